@@ -1,0 +1,107 @@
+"""From a study's results to its tables: scores, models, curves, experts and the paper's Tables 1-3.
+
+`aggregate` writes them under `results/<study>/tables`; figures, notebook and report read nothing
+else. Numbers are printed with six decimals, so that the same results give the same bytes.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from wildmerge.collect import collect
+from wildmerge.errors import Refusal
+from wildmerge.files import write_atomically
+from wildmerge.frames import (
+    benchmark_table,
+    curve_tables,
+    expert_table,
+    model_table,
+    score_table,
+)
+from wildmerge.paper_tables import paper_table, to_latex, to_markdown
+
+TEXT = (
+    *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
+    *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
+    *("name", "value", "reference", "base_model"),
+)
+
+
+class Tables(NamedTuple):
+    """The tables of a study, one frame and one CSV file each."""
+
+    scores: pd.DataFrame  # a row a model and benchmark
+    models: pd.DataFrame  # a row a model: mean accuracy, against base and best expert
+    curves: pd.DataFrame  # a row a base, variant and n: the mean over subsets
+    benchmark_curves: pd.DataFrame  # the same for each benchmark
+    experts: pd.DataFrame  # a row an expert and benchmark: its gain over the base
+    benchmarks: pd.DataFrame  # a row a benchmark: items, chance, settings
+    provenance: pd.DataFrame  # versions, settings and warnings found in result files
+    table1: pd.DataFrame  # weight-space methods (and a user's own) against the base
+    table2: pd.DataFrame  # Task Arithmetic against the best single expert
+    table3: pd.DataFrame  # subspace methods against the base
+
+
+def aggregate(results: Path, study: str) -> Path:
+    """Compute and write all tables of a study.
+
+    Args:
+        results: the results directory, which holds `<study>/`, `evals/` and `merges/`.
+        study: the study's name.
+
+    Returns:
+        The directory of the tables, `results/<study>/tables`.
+
+    Raises:
+        Refusal: if a result is missing or unreadable, or nothing was merged.
+    """
+    found = collect(Path(results), study)
+    models, scores = model_table(found), score_table(found)
+    curves, benchmark_curves = curve_tables(found, models)
+    tables = Tables(
+        scores=scores,
+        models=models,
+        curves=curves,
+        benchmark_curves=benchmark_curves,
+        experts=expert_table(scores),
+        benchmarks=benchmark_table(found),
+        provenance=found.provenance,
+        table1=paper_table(1, models),
+        table2=paper_table(2, models),
+        table3=paper_table(3, models),
+    )
+    out = Path(results) / study / "tables"
+    for name, frame in tables._asdict().items():
+        write_atomically(out / f"{name}.csv", to_csv(frame))
+    for number, frame in enumerate((tables.table1, tables.table2, tables.table3), start=1):
+        write_atomically(out / f"table{number}.tex", to_latex(number, frame))
+        write_atomically(out / f"table{number}.md", to_markdown(number, frame))
+    return out
+
+
+def read_tables(tables: Path) -> Tables:
+    """Read the tables of a study back.
+
+    Args:
+        tables: the directory that `aggregate` returned.
+
+    Raises:
+        Refusal: if a table is missing.
+    """
+    frames = {}
+    for name in Tables._fields:
+        path = Path(tables) / f"{name}.csv"
+        if not path.is_file():
+            raise Refusal(f"no table {path}; make it with `wildmerge aggregate`")
+        # A name may be empty or read "NA"; only an empty number is an unknown one.
+        frames[name] = pd.read_csv(
+            path, converters=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""]
+        )
+    return Tables(**frames)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV: six decimals, no negative zero, empty where a number is unknown."""
+    numbers = frame.select_dtypes("float").round(6) + 0.0
+    return frame.assign(**numbers).to_csv(index=False, float_format="%.6f", lineterminator="\n")
