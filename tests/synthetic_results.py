@@ -179,8 +179,15 @@ def _answers(recipe: dict[str, Any], task: str, tasks: dict[str, float], items: 
 
 
 def _norm(recipe: dict[str, Any]) -> float:
-    scale = {"iso_c": 40, "tsv_m": 25, "ties": 6, "ties_sb": 70, "task_arithmetic_sb": 5}
-    direction = 1 if recipe["method"] in scale and recipe["method"] != "task_arithmetic_sb" else -1
+    scale = {
+        "iso_c": 40,
+        "tsv_m": 25,
+        "ties": 6,
+        "ties_sb": 70,
+        "task_arithmetic_sb": 5,
+        "model_stock": 1,
+    }
+    direction = 1 if recipe["method"] in {"iso_c", "tsv_m", "ties", "ties_sb"} else -1
     return scale.get(recipe["method"], 2) * (int(recipe["n"]) / 2) ** (0.5 * direction)
 
 

@@ -1,14 +1,14 @@
 """How methods are named, ordered and drawn, the same in every table, figure and page.
 
 Colours are Okabe and Ito's (plus Tol's wine), which readers with any common colour blindness can
-tell apart; every method also has its own marker, so that prints in grey stay readable. A method that is
-not listed here, such as a user's own, gets a colour and a marker that depend on its name alone.
+tell apart; every method also has its own marker, so that prints in grey stay readable. A method
+that is not listed here, such as a user's own, gets a look that depends on its name alone.
 """
 
 import hashlib
 from typing import NamedTuple
 
-WEIGHT_SPACE = "weight space"
+WEIGHT_SPACE = "weight-space"
 SUBSPACE = "subspace"
 FAMILIES = (WEIGHT_SPACE, SUBSPACE)
 

@@ -1,8 +1,8 @@
 """Tables 1, 2 and 3 of the paper: how often, and by how much, merging beats a reference.
 
 Table 1 holds the weight-space methods (and a user's own), Table 3 the subspace methods, both
-against the base; Table 2 holds Task Arithmetic against the best single expert. A row is a cell, as in the
-published numbers, so the two can be compared by a join; LaTeX and Markdown lay the cells out.
+against the base; Table 2 holds Task Arithmetic against the best single expert. A row is a cell, as
+in the published numbers, so the two can be compared by a join; LaTeX and Markdown lay them out.
 
 Source: arXiv 2511.21437, Tables 1-3.
 """

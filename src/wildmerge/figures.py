@@ -1,0 +1,215 @@
+"""The study's figures, from its tables alone: curves over n, norms, benchmarks, grids and experts.
+
+Each figure is written as SVG, PDF and PNG with the same bytes for the same tables. A method has one
+colour and one marker everywhere (see `appearance.py`).
+"""
+
+import io
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from wildmerge.appearance import look
+from wildmerge.drawing import (
+    PER_CENT,
+    STYLE,
+    base_dashes,
+    beside_panel,
+    draw_band,
+    draw_line,
+    draw_references,
+    families_of,
+    finish_panel,
+    make_panels,
+    styled,
+    variant_curves,
+)
+from wildmerge.files import write_atomically
+from wildmerge.grids import find_grids
+from wildmerge.statistics import within_noise
+from wildmerge.tables import Tables, read_tables
+
+NO_DATE = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+LOG_RANGE = 20  # norms that span more than this factor are drawn on a logarithmic axis
+
+
+def draw_figures(tables: Path, out: Path) -> list[Path]:
+    """Draw all figures of a study and write them as SVG, PDF and PNG.
+
+    Args:
+        tables: the directory that `tables.aggregate` returned.
+        out: the directory to write to.
+
+    Returns:
+        The written paths, sorted.
+
+    Raises:
+        Refusal: if a table is missing.
+    """
+    written = []
+    for name, figure in figures(read_tables(tables)):
+        figure.draw_without_rendering()  # lays out once, for all three formats
+        figure.set_layout_engine("none")
+        for kind, metadata in NO_DATE.items():
+            content = io.BytesIO()
+            with mpl.rc_context(STYLE):
+                figure.savefig(content, format=kind, metadata=metadata, dpi=200)
+            written.append(write_atomically(Path(out) / f"{name}.{kind}", content.getvalue()))
+    return sorted(written)
+
+
+def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
+    """Yield every figure of a study with the name of its file."""
+    yield "accuracy", accuracy_figure(tables)
+    yield "update-norm", update_norm_figure(tables)
+    for base in tables.curves["base"].unique():
+        yield f"benchmarks-{slug(base)}", benchmark_figure(tables, base)
+    for grid in find_grids(tables.models):
+        name = f"grid-{slug(grid.method)}-{slug(grid.parameter)}"
+        yield name, grid_figure(tables, grid.method, grid.parameter)
+    if len(tables.experts):
+        yield "experts", expert_figure(tables)
+
+
+def slug(name: str) -> str:
+    """Return a name as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+
+
+@styled
+def accuracy_figure(tables: Tables) -> Figure:
+    """Mean accuracy against n, a column a base and a row a family (the paper's Figures 3 and 6)."""
+    curves, bases = tables.curves, list(tables.curves["base"].unique())
+    families = families_of(curves)
+    figure, panels = make_panels(len(families), len(bases))
+    for row, family in enumerate(families):
+        for column, base in enumerate(bases):
+            axes = panels[row, column]
+            of_base = curves[(curves["base"] == base) & (curves["n"] > 0)]
+            for curve in variant_curves(of_base, family):
+                draw_band(axes, curve, "accuracy")
+                draw_line(axes, curve, "accuracy")
+            draw_references(axes, tables.models, base)
+            finish_panel(axes, of_base["n"], base if row == 0 else "", PER_CENT)
+            if row == len(families) - 1:
+                axes.set_xlabel("experts merged (n)")
+        panels[row, 0].set_ylabel("mean accuracy")
+        title = f"{family} methods".capitalize() if len(families) > 1 else None
+        panels[row, -1].legend(title=title, **beside_panel())
+    return figure
+
+
+@styled
+def update_norm_figure(tables: Tables) -> Figure:
+    """Mean L2 norm of (merged - base) against n, a column a base (the paper's Figure 4)."""
+    curves = tables.curves[tables.curves["n"] > 1]
+    bases = list(curves["base"].unique())
+    figure, panels = make_panels(1, len(bases), height=2.7)
+    norms = curves["update_norm"]
+    wide = norms.min() > 0 and norms.max() / norms.min() > LOG_RANGE
+    for axes, base in zip(panels[0], bases, strict=True):
+        of_base = curves[curves["base"] == base]
+        for curve in variant_curves(of_base):
+            draw_line(axes, curve, "update_norm")
+        if wide:
+            axes.set_yscale("log")
+        finish_panel(axes, of_base["n"], base, FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("experts merged (n)")
+    panels[0, 0].set_ylabel("L2 norm of the update" + (" (log scale)" if wide else ""))
+    panels[0, -1].legend(**beside_panel())
+    return figure
+
+
+@styled
+def benchmark_figure(tables: Tables, base: str) -> Figure:
+    """Accuracy on each benchmark against n for one base (the paper's Figures 7 to 10)."""
+    curves = tables.benchmark_curves[tables.benchmark_curves["base"] == base]
+    labels = list(curves["label"].unique())
+    columns = min(4, math.ceil(math.sqrt(len(labels))))
+    rows = math.ceil(len(labels) / columns)
+    figure, panels = make_panels(rows, columns, width=2.3, height=1.9)
+    for position, axes in enumerate(panels.flat):
+        if position >= len(labels):
+            axes.set_visible(False)
+            continue
+        of_task = curves[curves["label"] == labels[position]]
+        of_sizes = of_task[of_task["n"] > 0]
+        for curve in variant_curves(of_sizes):
+            draw_line(axes, curve, "accuracy", width=1.1, size=3.5)
+        reference = of_task.iloc[0]
+        axes.axhline(reference["base_accuracy"], **base_dashes())
+        axes.axhline(reference["chance"], color="#999999", lw=0.9, ls=(0, (1, 2)), label="chance")
+        finish_panel(axes, of_sizes["n"], labels[position], PER_CENT)
+        if position + columns >= len(labels):
+            axes.set_xlabel("experts merged (n)")
+        if position % columns == 0:
+            axes.set_ylabel("accuracy")
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center")
+    figure.suptitle(f"{base}, each benchmark", fontsize=10, fontweight="bold")
+    return figure
+
+
+@styled
+def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
+    """Mean accuracy against one hyperparameter, a line a size (the paper's Figures 11 to 13)."""
+    wanted = (method, parameter)
+    grid = next(grid for grid in find_grids(tables.models) if grid[:2] == wanted)
+    curves = tables.curves[tables.curves["variant"].isin(grid.values) & (tables.curves["n"] > 1)]
+    curves = curves.assign(value=curves["variant"].map(grid.values)).sort_values("value")
+    bases, sizes = list(curves["base"].unique()), sorted(curves["n"].unique())
+    shades = sns.light_palette(look(method).colour, n_colors=len(sizes) + 1)[1:]
+    figure, panels = make_panels(1, len(bases), height=2.5)
+    for axes, base in zip(panels[0], bases, strict=True):
+        for n, shade in zip(sizes, shades, strict=True):
+            line = curves[(curves["base"] == base) & (curves["n"] == n)]
+            points = {"color": shade, "marker": look(method).marker, "label": f"n = {n}"}
+            axes.plot(line["value"], line["accuracy"], **points)
+        draw_references(axes, tables.models, base)
+        axes.set_title(base, loc="left")
+        axes.yaxis.set_major_formatter(PER_CENT)
+        axes.set_xlabel(f"{look(method).label}: {parameter}")
+    panels[0, 0].set_ylabel("mean accuracy")
+    panels[0, -1].legend(**beside_panel())
+    return figure
+
+
+@styled
+def expert_figure(tables: Tables) -> Figure:
+    """Each expert's gain over its base on each benchmark, in points; noise is printed in grey."""
+    experts, bases = tables.experts, list(tables.experts["base"].unique())
+    labels = list(experts["label"].unique())
+    limit = max(1.0, experts["gain_points"].abs().max())
+    count = experts.groupby("base")["expert"].nunique().max()
+    width = 1.6 + 0.55 * len(labels)
+    figure, panels = make_panels(1, len(bases), width=width, height=1.4 + 0.27 * count)
+    for axes, base in zip(panels[0], bases, strict=True):
+        of_base = experts[experts["base"] == base]
+        gains = of_base.pivot(index="expert", columns="label", values="gain_points")[labels]
+        errors = of_base.pivot(index="expert", columns="label", values="gain_stderr_points")[labels]
+        image = axes.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        for (row, column), gain in np.ndenumerate(gains.to_numpy()):
+            noise = within_noise(gain, errors.iat[row, column])
+            colour = "#777777" if noise else "white" if abs(gain) > 0.65 * limit else "black"
+            axes.text(
+                column, row, f"{gain:+.1f}", ha="center", va="center", color=colour, fontsize=7
+            )
+        axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(gains)), gains.index)
+        axes.set_title(base, loc="left")
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        sns.despine(ax=axes, left=True, bottom=True)
+    figure.colorbar(image, ax=panels, label="gain over the base (points)", shrink=0.8, pad=0.02)
+    return figure
