@@ -4,12 +4,18 @@ Everything durable is written to a temporary sibling, flushed to the disk and th
 kill at any moment leaves the old file, the new file or nothing under the final name.
 """
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_LOCK = ".lock"
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -35,6 +41,46 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     """Write `value` as JSON with sorted keys, atomically; NaN and Infinity raise ValueError."""
     text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return write_atomically(path, text + "\n")
+
+
+@contextmanager
+def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder to this process alone and remove it afterwards, if it is still there.
+
+    The folder is locked while its process lives. Folders of the same prefix that nobody holds any more,
+    the leftovers of killed processes, are removed first.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(parent, prefix)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    with open(folder / _LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, final: Path) -> None:
+    """Turn a private folder, now complete, into `final`; an existing `final` is replaced."""
+    (folder / _LOCK).unlink()
+    folder.chmod(0o777 & ~current_umask())
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(folder, final)
+
+
+def remove_leftovers(parent: Path, prefix: str) -> None:
+    """Remove private folders of killed processes: those of this prefix that are not locked."""
+    for folder in parent.glob(f"{prefix}*"):
+        try:
+            with open(folder / _LOCK, "r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue  # its process lives
+        except FileNotFoundError:
+            continue  # being made or removed this moment
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

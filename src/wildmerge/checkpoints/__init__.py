@@ -1,0 +1,1 @@
+"""Checkpoints: reading them lazily, telling whether they merge, and writing a merged one."""

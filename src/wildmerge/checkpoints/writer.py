@@ -1,0 +1,144 @@
+"""Writing a merged checkpoint: shards laid out from the known shapes and filled in place.
+
+The folder grows under a hidden name beside its final one, locked by the process that fills it, and is
+renamed when it is complete; the next process removes what a killed one left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wildmerge.errors import Refusal
+from wildmerge.files import private_folder, publish
+
+SHARD_BYTES = 5_000_000_000
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ALIGNMENT = 64
+
+
+@contextmanager
+def new_folder(final: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a hidden folder to fill; it becomes `final` when the block ends without an exception.
+
+    Raises:
+        Refusal: `final` exists and `overwrite` is false.
+    """
+    if final.exists() and not overwrite:
+        raise Refusal(f"{final}: exists; give --overwrite to replace it or choose another --out")
+    with private_folder(final.parent, f".{final.name}.partial-") as partial:
+        yield partial
+        publish(partial, final)
+
+
+class Writer:
+    """Safetensors shards of known layout in `folder`; `write` puts elements where they belong.
+
+    Args:
+        folder: an existing folder.
+        layout: tensor name -> (dtype name such as "BF16", shape), in the order of the file.
+        shard_bytes: largest shard.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        layout: Mapping[str, tuple[str, tuple[int, ...]]],
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self._places: dict[str, tuple[int, int, torch.dtype]] = {}
+        self._files: list[int] = []
+        shards = _shards(layout, shard_bytes)
+        names = [
+            "model.safetensors"
+            if len(shards) == 1
+            else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+            for i in range(len(shards))
+        ]
+        for file, shard in zip(names, shards, strict=True):
+            self._create(folder / file, {name: layout[name] for name in shard})
+        if len(shards) > 1:
+            _write_index(folder, layout, dict(zip(names, shards, strict=True)))
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        """Write `values` (any float dtype, 1-D) from element `start` of the flattened tensor."""
+        file, offset, dtype = self._places[name]
+        stored = values.to(dtype).contiguous().cpu()
+        view = memoryview(stored.view(torch.uint8).numpy())
+        position = offset + start * dtype.itemsize
+        while len(view):
+            written = os.pwrite(file, view, position)
+            view, position = view[written:], position + written
+
+    def close(self) -> None:
+        """Flush everything to the disk."""
+        for file in self._files:
+            os.fsync(file)
+            os.close(file)
+        self._files = []
+
+    def _create(self, path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        size = 0
+        for name, (dtype, shape) in tensors.items():
+            end = size + _nbytes(dtype, shape)
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [size, end]}
+            size = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        self._files.append(file)
+        os.write(file, struct.pack("<Q", len(text)) + text)
+        os.posix_fallocate(file, 0, 8 + len(text) + size)  # a full disk is known before any work
+        for name, (dtype, _) in tensors.items():
+            begin = header[name]["data_offsets"][0]  # type: ignore[index]
+            self._places[name] = (file, 8 + len(text) + begin, _DTYPES[dtype])
+
+
+def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * _DTYPES[dtype].itemsize
+
+
+def _shards(layout: Mapping[str, tuple[str, tuple[int, ...]]], limit: int) -> list[list[str]]:
+    """Fill shards in order; a tensor above the limit gets a shard of its own."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, (dtype, shape) in layout.items():
+        nbytes = _nbytes(dtype, shape)
+        if shards[-1] and size + nbytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += nbytes
+    return shards
+
+
+def _write_index(
+    folder: Path,
+    layout: Mapping[str, tuple[str, tuple[int, ...]]],
+    shards: Mapping[str, list[str]],
+) -> None:
+    total = sum(_nbytes(dtype, shape) for dtype, shape in layout.values())
+    weight_map = {name: file for file, names in shards.items() for name in names}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")

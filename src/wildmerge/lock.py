@@ -1,0 +1,170 @@
+"""The lock file beside a study: what each checkpoint and each task's data were, byte for byte.
+
+Identities of recipes and results follow from it, so it is made once, on the first run, and answers later
+whether anything has changed. A local folder is locked by the digests of its files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from wildmerge.errors import Refusal
+from wildmerge.files import sha256_of, write_json
+from wildmerge.recipe import short_hash
+from wildmerge.study import Study
+
+Entry = dict[str, Any]
+
+
+class Lock:
+    """The content of a lock file; `checkpoints` and `tasks` map names to locked entries."""
+
+    def __init__(self, checkpoints: dict[str, Entry], tasks: dict[str, Entry]) -> None:
+        self.checkpoints = checkpoints
+        self.tasks = tasks
+
+    @classmethod
+    def read(cls, path: str | Path) -> Lock:
+        """Read a lock file; raises Refusal when there is none or it is broken."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(content["checkpoints"], content["tasks"])
+        except OSError:
+            raise Refusal(f"{path}: missing; run `wildmerge lock` on the study first") from None
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise Refusal(f"{path}: not a lock file; delete it and run `wildmerge lock`") from None
+
+    def write(self, path: str | Path) -> None:
+        """Write the lock file atomically."""
+        write_json(path, {"schema": 1, "checkpoints": self.checkpoints, "tasks": self.tasks})
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Content identity of every checkpoint by its name in the study."""
+        return {name: entry["identity"] for name, entry in self.checkpoints.items()}
+
+
+def lock_path(study_file: str | Path) -> Path:
+    """Return the path of the lock beside a study file: study.yaml -> study.lock.json."""
+    return Path(study_file).with_suffix(".lock.json")
+
+
+def checkpoints_of(study: Study) -> list[str]:
+    """Return the name (folder or hub id) of every checkpoint of a study, sorted."""
+    bases = study.bases.values()
+    return sorted({ref for b in bases for ref in (b.checkpoint, *b.experts.values())})
+
+
+def make_lock(study: Study, old: Lock | None = None) -> Lock:
+    """Lock every checkpoint and all local task data of a study.
+
+    Args:
+        study: the study.
+        old: an earlier lock; files whose size and time did not change are not read again.
+
+    Raises:
+        Refusal: a folder or data file is missing; two names hold the same checkpoint.
+    """
+    before = old.checkpoints if old else {}
+    names = tqdm(checkpoints_of(study), desc="locking", unit="checkpoint", disable=None)
+    lock = Lock({name: _lock_folder(name, before.get(name)) for name in names}, _lock_tasks(study))
+    for name, base in study.bases.items():
+        _refuse_twins(name, {"the base": base.checkpoint, **base.experts}, lock.identities)
+    return lock
+
+
+def check_unchanged(lock: Lock, name: str) -> None:
+    """Raise Refusal when a locked folder's files are not the locked ones any more."""
+    entry = lock.checkpoints[name]
+    if _lock_folder(name, entry)["identity"] != entry["identity"]:
+        raise Refusal(
+            f"{name}: changed since it was locked; run `wildmerge lock` on the study again"
+        )
+
+
+def _lock_folder(name: str, before: Entry | None) -> Entry:
+    folder = Path(name)
+    if not folder.is_dir():
+        raise Refusal(f"{name}: no such checkpoint folder; check the path in the study")
+    known = before["files"] if before else {}
+    files = {
+        p.name: _lock_file(p, known.get(p.name))
+        for p in sorted(folder.iterdir())
+        if p.is_file() and not p.name.startswith(".")
+    }
+    digests = {file: entry["sha256"] for file, entry in files.items() if file != "README.md"}
+    return {"files": files, "identity": f"sha256:{short_hash(digests)}"}
+
+
+def _lock_file(path: Path, before: Entry | None) -> Entry:
+    state = path.stat()
+    size_and_time = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    if before and size_and_time.items() <= before.items():
+        return before
+    return {**size_and_time, "sha256": sha256_of(path)}
+
+
+def _refuse_twins(base: str, members: Mapping[str, str], identities: Mapping[str, str]) -> None:
+    seen: dict[str, str] = {}
+    for member, reference in members.items():
+        twin = seen.setdefault(identities[reference], member)
+        if twin != member:
+            raise Refusal(
+                f"bases.{base}: '{member}' ({reference}) has the same bytes as '{twin}'; remove one"
+            )
+
+
+def _lock_tasks(study: Study) -> dict[str, Entry]:
+    """Hash the definition and the data of every task that does not come from lm-eval alone."""
+    tasks = {}
+    for benchmark in study.benchmarks:
+        files = [*definition_files(study, benchmark.task), *data_files(study, benchmark.task)]
+        tasks[benchmark.task] = {str(f): sha256_of(f) for f in files}
+    return dict(sorted(tasks.items()))
+
+
+def definition_files(study: Study, task: str) -> list[Path]:
+    """Return the YAML of a task of the study's own folder, and the local data that it names."""
+    own = own_tasks(study.tasks_dir)
+    if task not in own:
+        return []
+    content = yaml.load(own[task].read_text(encoding="utf-8"), Loader=_AnyTag)
+    named = (content.get("dataset_kwargs") or {}).get("data_files") or {}
+    data = [Path(p) for p in named.values()] if isinstance(named, dict) else [Path(named)]
+    for path in data:
+        if not path.exists():
+            raise Refusal(f"{own[task]}: its data file {path} is missing; make or fetch it first")
+    return [own[task], *data]
+
+
+def data_files(study: Study, task: str) -> list[Path]:
+    """Return the files <task_data>/<task>/*.jsonl that replace a stock task's data."""
+    folder = Path(study.task_data or "", task)
+    return sorted(folder.rglob("*.jsonl")) if study.task_data and folder.is_dir() else []
+
+
+def own_tasks(tasks_dir: str | None) -> dict[str, Path]:
+    """Return the task YAMLs of a folder by the name of their task."""
+    if tasks_dir is None:
+        return {}
+    if not Path(tasks_dir).is_dir():
+        raise Refusal(f"tasks_dir: {tasks_dir} is not a folder; check the path in the study")
+    found = {}
+    for path in sorted(Path(tasks_dir).rglob("*.yaml")):
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_AnyTag)
+        if isinstance(content, dict) and isinstance(content.get("task"), str):
+            found[content["task"]] = path
+    return found
+
+
+class _AnyTag(yaml.SafeLoader):
+    """Reads task YAMLs without acting on lm-eval's `!function` tags."""
+
+
+_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")

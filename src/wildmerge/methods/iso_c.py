@@ -1,0 +1,38 @@
+"""Iso-C: the sum of the task vectors with its spectrum made flat.
+
+Source: Marczak et al., "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
+Subspaces", ICML 2025, arXiv 2502.04959. Matrices only; every other tensor gets the mean.
+"""
+
+from __future__ import annotations
+
+from wildmerge import linalg
+from wildmerge.methods import NullSpace
+from wildmerge.task_vectors import Facts, TaskVectors, Update, mean
+
+
+def iso_c(
+    vectors: TaskVectors, *, lambda_: float = 1.0, null_space: NullSpace = "keep"
+) -> tuple[Update, Facts]:
+    """Sum of the task vectors, every singular value replaced by their mean.
+
+    With sum_i D_i = U diag(sigma) V^T: update = lambda * mean(sigma) * U V^T, the mean over all
+    min(rows, columns) values, zeros included.
+
+    Args:
+        vectors: the task vectors of one tensor.
+        lambda_: the factor of the matrix update (other tensors get the plain mean).
+        null_space: "drop" gives no weight to directions in which no expert moved.
+
+    Returns:
+        The update, and the facts: rank of the sum and outside_share (share of the update's energy in
+        directions outside of that rank).
+    """
+    if not vectors.is_matrix:
+        return mean, {}
+    u, s, vh = linalg.svd(vectors.total())
+    rank = linalg.rank(s, vectors)
+    used = rank if null_space == "drop" else len(s)
+    update = lambda_ * s.mean() * (u[:, :used] @ vh[:used])
+    facts = {"rank": rank, "outside_share": (used - rank) / max(used, 1)}
+    return update.float(), facts

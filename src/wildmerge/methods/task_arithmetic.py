@@ -1,0 +1,39 @@
+"""Task Arithmetic: the base plus a multiple of the mean (or the sum) of the task vectors.
+
+Source: Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089.
+update = lambda * mean_i D_i  or  lambda * sum_i D_i, per element.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from wildmerge.methods import Weights
+from wildmerge.task_vectors import Rule, TaskVectors
+
+
+def task_arithmetic(
+    vectors: TaskVectors,
+    *,
+    scale: Literal["mean", "sum"] = "mean",
+    lambda_: float = 1.0,
+    weights: Weights | None = None,
+) -> Rule:
+    """Mean or sum of the task vectors, times lambda.
+
+    Args:
+        vectors: the task vectors of one tensor.
+        scale: "mean" (as the published numbers imply) or "sum" (as Eq. 2 of the study is printed).
+        lambda_: the factor of the whole update.
+        weights: one weight an expert, shape (n,); under "mean" they are divided by their sum.
+
+    Returns:
+        An elementwise rule.
+    """
+    w = torch.tensor(weights or [1.0] * len(vectors), device=vectors.device)
+    if scale == "mean":
+        w = w / w.sum()
+    factors = (lambda_ * w)[:, None]
+    return lambda deltas, at: (deltas * factors).sum(0)

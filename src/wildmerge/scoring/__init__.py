@@ -1,0 +1,1 @@
+"""Scoring models on benchmarks through lm-evaluation-harness, one durable result file a benchmark."""

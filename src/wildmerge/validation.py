@@ -1,0 +1,81 @@
+"""Reading YAML and checking it against a pydantic model, with mistakes told in one line.
+
+A message names the file, the key and the remedy: `study.yaml: methods[2]: unknown method 'tie'; did you
+mean 'ties'?`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from wildmerge.errors import Refusal
+from wildmerge.words import unknown
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read one YAML document; raises Refusal for a missing file or broken YAML."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}; give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise Refusal(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+
+
+def parse(model: type[AnyModel], value: Any, where: str) -> AnyModel:
+    """Validate `value`; raises Refusal with the first problem as `where: key: what to do`."""
+    if not isinstance(value, dict):
+        raise Refusal(f"{where}: expected keys and values, found {type(value).__name__}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Refusal(f"{where}: {first_problem(error, model)}") from None
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Word the first of the problems that pydantic found in data meant for `model`."""
+    problem = error.errors()[0]
+    place = _place(problem["loc"])
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        message = unknown("key", str(problem["loc"][-1]), _keys_at(model, problem["loc"][:-1]))
+        place = _place(problem["loc"][:-1])
+    elif kind == "value_error":
+        message = str(problem["ctx"]["error"])
+    elif kind == "missing":
+        message = "is missing; add it"
+    else:
+        message = f"{problem['msg'].lower()}, found {problem['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return (f"{place}: {message}" if place else message) + more
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the model at `location` knows, for a suggestion."""
+    for step in location:
+        if step in model.model_fields:
+            inside = _models_in(model.model_fields[str(step)].annotation)
+            model = inside[0] if inside else model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the pydantic models that an annotation such as `dict[str, Base] | None` mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text
