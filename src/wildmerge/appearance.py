@@ -6,6 +6,7 @@ that is not listed here, such as a user's own, gets a look that depends on its n
 """
 
 import hashlib
+import re
 from typing import NamedTuple
 
 WEIGHT_SPACE = "weight-space"
@@ -63,3 +64,8 @@ def method_order(method: str) -> tuple[int, str]:
     """Return a sort key: the paper's methods in the paper's order, then others by name."""
     names = list(METHODS)
     return (names.index(method), "") if method in METHODS else (len(names), method)
+
+
+def slug(name: str) -> str:
+    """Return a name as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -1,6 +1,6 @@
 """How the study's figures are drawn: the house style, panels, curves and reference lines.
 
-`figures.py` says what each figure shows; this module knows how a curve, a band or a base line looks.
+`figures.py` says what each figure shows; this module knows how a curve or a base line looks.
 """
 
 import functools

@@ -6,7 +6,6 @@ colour and one marker everywhere (see `appearance.py`).
 
 import io
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from wildmerge.appearance import look
+from wildmerge.appearance import look, slug
 from wildmerge.drawing import (
     PER_CENT,
     STYLE,
@@ -82,11 +81,6 @@ def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
         yield "experts", expert_figure(tables)
 
 
-def slug(name: str) -> str:
-    """Return a name as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-
-
 @styled
 def accuracy_figure(tables: Tables) -> Figure:
     """Mean accuracy against n, a column a base and a row a family (the paper's Figures 3 and 6)."""
@@ -135,23 +129,23 @@ def update_norm_figure(tables: Tables) -> Figure:
 def benchmark_figure(tables: Tables, base: str) -> Figure:
     """Accuracy on each benchmark against n for one base (the paper's Figures 7 to 10)."""
     curves = tables.benchmark_curves[tables.benchmark_curves["base"] == base]
-    labels = list(curves["label"].unique())
-    columns = min(4, math.ceil(math.sqrt(len(labels))))
-    rows = math.ceil(len(labels) / columns)
+    tasks = list(curves["task"].unique())
+    columns = min(4, math.ceil(math.sqrt(len(tasks))))
+    rows = math.ceil(len(tasks) / columns)
     figure, panels = make_panels(rows, columns, width=2.3, height=1.9)
     for position, axes in enumerate(panels.flat):
-        if position >= len(labels):
+        if position >= len(tasks):
             axes.set_visible(False)
             continue
-        of_task = curves[curves["label"] == labels[position]]
+        of_task = curves[curves["task"] == tasks[position]]
         of_sizes = of_task[of_task["n"] > 0]
         for curve in variant_curves(of_sizes):
             draw_line(axes, curve, "accuracy", width=1.1, size=3.5)
         reference = of_task.iloc[0]
         axes.axhline(reference["base_accuracy"], **base_dashes())
         axes.axhline(reference["chance"], color="#999999", lw=0.9, ls=(0, (1, 2)), label="chance")
-        finish_panel(axes, of_sizes["n"], labels[position], PER_CENT)
-        if position + columns >= len(labels):
+        finish_panel(axes, of_sizes["n"], reference["label"], PER_CENT)
+        if position + columns >= len(tasks):
             axes.set_xlabel("experts merged (n)")
         if position % columns == 0:
             axes.set_ylabel("accuracy")
@@ -189,15 +183,16 @@ def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
 def expert_figure(tables: Tables) -> Figure:
     """Each expert's gain over its base on each benchmark, in points; noise is printed in grey."""
     experts, bases = tables.experts, list(tables.experts["base"].unique())
-    labels = list(experts["label"].unique())
+    labels = experts.drop_duplicates("task").set_index("task")["label"]
     limit = max(1.0, experts["gain_points"].abs().max())
     count = experts.groupby("base")["expert"].nunique().max()
     width = 1.6 + 0.55 * len(labels)
     figure, panels = make_panels(1, len(bases), width=width, height=1.4 + 0.27 * count)
     for axes, base in zip(panels[0], bases, strict=True):
         of_base = experts[experts["base"] == base]
-        gains = of_base.pivot(index="expert", columns="label", values="gain_points")[labels]
-        errors = of_base.pivot(index="expert", columns="label", values="gain_stderr_points")[labels]
+        cells = of_base.pivot(index="expert", columns="task").loc[of_base["expert"].unique()]
+        gains = cells["gain_points"][labels.index]
+        errors = cells["gain_stderr_points"][labels.index]
         image = axes.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         for (row, column), gain in np.ndenumerate(gains.to_numpy()):
             noise = within_noise(gain, errors.iat[row, column])

@@ -1,0 +1,299 @@
+"""What a study found, in sentences computed from its tables, for the report and the notebook.
+
+A difference is called "within noise" when it is smaller than 1.96 standard errors, which join the
+draw of benchmark items (compared item by item) and the draw of subsets.
+"""
+
+import math
+from typing import NamedTuple
+
+import pandas as pd
+
+from wildmerge import statistics
+from wildmerge.appearance import variant_label
+from wildmerge.tables import Tables
+
+NEAR_CEILING = 0.95
+HEADLINES = (  # by the share of merged models above their base
+    (1.0, "Merging always helped here"),
+    (0.8, "Merging mostly helped here"),
+    (0.5, "Merging helped more often than not here"),
+    (0.2, "Merging sometimes helped here"),
+    (0.0, "Merging rarely helped here"),
+)
+VERDICTS = {
+    "gain": "gain beyond noise",
+    "loss": "lose beyond noise",
+    "noise": "stay within noise of the base",
+}
+
+
+class Chapter(NamedTuple):
+    """A part of the story: a title that asks, and sentences that answer."""
+
+    title: str
+    sentences: list[str]
+
+
+def tell(tables: Tables) -> list[Chapter]:
+    """Return the story of a study in reading order.
+
+    Args:
+        tables: the study's tables.
+    """
+    chapters = [
+        Chapter("Are the bases good enough to tell?", _bases(tables)),
+        Chapter("What did fine-tuning do?", _experts(tables)),
+        Chapter("Did merging help, and which method?", _methods(tables)),
+        Chapter("Which method is best at which size?", _leaders(tables)),
+        Chapter("Does a larger update cost accuracy?", _norms(tables)),
+        Chapter("How far can these numbers be trusted?", _trust(tables)),
+    ]
+    return [chapter for chapter in chapters if chapter.sentences]
+
+
+def answer(tables: Tables) -> list[str]:
+    """Return the answer to the study's question in a few sentences.
+
+    Args:
+        tables: the study's tables.
+    """
+    merges, points = _merges(tables), _points(tables)
+    verdicts = [_verdict(point) for _, point in points.iterrows()]
+    sentences = [
+        f"{_headline(merges, verdicts)}: {_count(merges, 'base')} had a higher mean accuracy than "
+        f"their base" + (f", and {_beat_expert(merges)}." if _has_experts(merges) else ".")
+    ]
+    best = points.sort_values("delta_points", kind="stable").iloc[-1]
+    sentences.append(
+        f"The largest mean difference to a base is {_difference(best)}, by {_name(best)} "
+        f"with n = {best['n']} on {best['base']}."
+    )
+    counts = [f"{verdicts.count(verdict)} {words}" for verdict, words in VERDICTS.items()]
+    sentences.append(
+        f"Of the {len(verdicts)} combinations of base, method and size, "
+        f"{counts[0]}, {counts[1]} and {counts[2]}."
+    )
+    return sentences
+
+
+def _headline(merges: pd.DataFrame, verdicts: list[str]) -> str:
+    """The answer in one clause; without a gain beyond noise, merging is not said to help."""
+    if "gain" not in verdicts:
+        return "Merging did not help beyond noise here"
+    above = statistics.share_above(list(merges["delta_base_points"]), 0.0)
+    return next(words for share, words in HEADLINES if above >= share)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with a true minus or plus sign, never -0.00."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\u2212")
+
+
+def per_cent(share: float, digits: int = 1) -> str:
+    """Return a share (0 to 1) in per cent."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def _bases(tables: Tables) -> list[str]:
+    """Each base against chance, and whether a benchmark has room to show a difference."""
+    sentences = []
+    scores = tables.scores[tables.scores["kind"] == "base"]
+    for base, of_base in scores.groupby("base", sort=False):
+        noise = statistics.Z_95 * of_base["stderr"]
+        clear = of_base["score"] - of_base["chance"] > noise
+        text = (
+            f"{base} scores {per_cent(of_base['score'].mean())} on average over "
+            f"{len(of_base)} benchmarks, where a random choice scores "
+            f"{per_cent(of_base['chance'].mean())}; it is clearly above chance on "
+            f"{clear.sum()} of {len(of_base)}."
+        )
+        if not clear.all():
+            text += f" No better than chance can be told on {_list(of_base['label'][~clear])}."
+        full = of_base["score"] >= NEAR_CEILING
+        if full.any():
+            text += f" Near the ceiling, with little room to gain: {_list(of_base['label'][full])}."
+        sentences.append(text)
+    return sentences
+
+
+def _experts(tables: Tables) -> list[str]:
+    """How many experts beat their base, on average and on single benchmarks."""
+    sentences = []
+    experts = tables.models[tables.models["kind"] == "expert"]
+    for base, of_base in experts.groupby("base", sort=False):
+        above = (of_base["delta_base_points"] > 0).sum()
+        ranked = of_base.sort_values("delta_base_points", kind="stable")
+        best, worst = ranked.iloc[-1], ranked.iloc[0]
+        cells = tables.experts[tables.experts["base"] == base]
+        noise = statistics.Z_95 * cells["gain_stderr_points"]
+        gains, losses = (cells["gain_points"] > noise).sum(), (cells["gain_points"] < -noise).sum()
+        sentences.append(
+            f"{above} of {len(of_base)} experts of {base} beat it in mean accuracy; the best, "
+            f"{best['experts']}, differs by {_model_difference(best, 'base')}, the worst, "
+            f"{worst['experts']}, by {_model_difference(worst, 'base')}. On single benchmarks, "
+            f"experts gain beyond noise in {gains} of {len(cells)} cases and lose in {losses}."
+        )
+    return sentences
+
+
+def _methods(tables: Tables) -> list[str]:
+    """One sentence a variant: how often and how much it beats base and best expert."""
+    sentences = []
+    merges, points = _merges(tables), _points(tables)
+    for (method, variant), models in merges.groupby(["method", "variant"], sort=False):
+        curve = points[points["variant"] == variant]
+        means = curve.groupby("n")["delta_points"].mean()
+        smallest, largest = means.index.min(), means.index.max()
+        low, high = statistics.wilson_interval(
+            int((models["delta_base_points"] > 0).sum()), len(models)
+        )
+        text = (
+            f"{variant_label(str(variant), str(method))}: {_count(models, 'base')} beat their base "
+            f"(95 % interval {per_cent(low, 0)} to {per_cent(high, 0)}); the mean difference is "
+            f"{signed(means[smallest])} points at n = {smallest}"
+        )
+        if largest != smallest:
+            text += f" and {signed(means[largest])} at n = {largest}"
+        noisy = sum(_verdict(point) == "noise" for _, point in curve.iterrows())
+        text += f"; {noisy} of {len(curve)} means are within noise."
+        if _has_experts(models):
+            text += f" Against the best expert: {_beat_expert(models)}."
+        sentences.append(text)
+    return sentences
+
+
+def _leaders(tables: Tables) -> list[str]:
+    """The leading variant of each base and size, and whether its lead is more than noise."""
+    sentences = []
+    for base, of_base in _points(tables).groupby("base", sort=False):
+        parts = []
+        for n, of_size in of_base.groupby("n"):
+            ranked = of_size.sort_values("delta_points", ascending=False, kind="stable")
+            first = ranked.iloc[0]
+            text = f"at n = {n} {_name(first)} ({signed(first['delta_points'])} points)"
+            if len(ranked) > 1:
+                second = ranked.iloc[1]
+                lead = first["delta_points"] - second["delta_points"]
+                error = statistics.combined_stderr(
+                    first["delta_stderr_points"], second["delta_stderr_points"]
+                )
+                how = "within noise of" if statistics.within_noise(lead, error) else "ahead of"
+                text += f", {how} {_name(second)} ({signed(second['delta_points'])})"
+            parts.append(text)
+        sentences.append(f"On {base}, the best are: {'; '.join(parts)}.")
+    return sentences
+
+
+def _norms(tables: Tables) -> list[str]:
+    """Rank correlation of update norm and accuracy, and which methods move farthest."""
+    sentences = []
+    for base, models in _merges(tables).groupby("base", sort=False):
+        rho = statistics.rank_correlation(
+            list(models["update_norm"]), list(models["delta_base_points"])
+        )
+        if math.isnan(rho):
+            continue
+        means = models.groupby("variant", sort=False)["update_norm"].mean()
+        methods = models.drop_duplicates("variant").set_index("variant")["method"]
+        near, far = means.idxmin(), means.idxmax()
+        sentences.append(
+            f"On {base}, {_relation(rho)} (rank correlation {signed(rho)} over {len(models)} "
+            f"merged models). {variant_label(near, methods[near])} stays closest to the base (mean "
+            f"L2 norm {means[near]:.3g}), {variant_label(far, methods[far])} goes farthest "
+            f"({means[far]:.3g})."
+        )
+    return sentences
+
+
+def _relation(rho: float) -> str:
+    strength = "clearly " if abs(rho) >= 0.7 else "somewhat "
+    if abs(rho) < 0.3:
+        return "the size of the update says little about accuracy"
+    return f"larger updates go with {strength}{'lower' if rho < 0 else 'higher'} accuracy"
+
+
+def _trust(tables: Tables) -> list[str]:
+    """What the uncertainty is made of, in this study's numbers."""
+    merges, items = _merges(tables), tables.benchmarks["items"]
+    subsets = _points(tables)["subsets"]
+    sentences = [
+        f"A benchmark has {_range(items)} items. The standard error of one model's mean accuracy "
+        f"is about {100 * merges['stderr'].median():.1f} points; compared item by item with its "
+        f"base it is about {merges['delta_base_stderr_points'].median():.1f}.",
+        f"Each size was tried on {_range(subsets)} subsets"
+        + (
+            ", too few to know their spread well: read bands as hints."
+            if subsets.max() < 10
+            else "."
+        ),
+        "The largest gain among many combinations is partly luck; no correction is made for "
+        "looking at many.",
+    ]
+    if _has_experts(merges):
+        sentences.append(
+            "The best single expert is chosen by the same items on which it is compared, which "
+            "flatters it a little."
+        )
+    return sentences
+
+
+def _merges(tables: Tables) -> pd.DataFrame:
+    return tables.models[tables.models["kind"] == "merge"]
+
+
+def _points(tables: Tables) -> pd.DataFrame:
+    """The curves' points that are merges: one row a base, variant and size of two or more."""
+    return tables.curves[tables.curves["n"] > 1]
+
+
+def _has_experts(models: pd.DataFrame) -> bool:
+    return bool(models["delta_best_expert_points"].notna().any())
+
+
+def _count(models: pd.DataFrame, reference: str) -> str:
+    above = int((models[f"delta_{reference}_points"] > 0).sum())
+    return f"{above} of {len(models)} merged models ({per_cent(above / len(models), 0)})"
+
+
+def _beat_expert(models: pd.DataFrame) -> str:
+    above = int((models["delta_best_expert_points"] > 0).sum())
+    mean = models["delta_best_expert_points"].mean()
+    return (
+        f"{above} of {len(models)} ({per_cent(above / len(models), 0)}) beat the best single "
+        f"expert of their base (mean difference {signed(mean)} points)"
+    )
+
+
+def _verdict(point: pd.Series) -> str:
+    """Gain, loss, or noise."""
+    if statistics.within_noise(point["delta_points"], point["delta_stderr_points"]):
+        return "noise"
+    return "gain" if point["delta_points"] > 0 else "loss"
+
+
+def _difference(point: pd.Series) -> str:
+    noise = ", within noise" if _verdict(point) == "noise" else ""
+    half = statistics.Z_95 * point["delta_stderr_points"]
+    return f"{signed(point['delta_points'])} points (\u00b1 {half:.2f}{noise})"
+
+
+def _model_difference(model: pd.Series, reference: str) -> str:
+    columns = {
+        f"delta_{reference}_points": "delta_points",
+        f"delta_{reference}_stderr_points": "delta_stderr_points",
+    }
+    return _difference(model.rename(columns))
+
+
+def _name(point: pd.Series) -> str:
+    return variant_label(point["variant"], point["method"])
+
+
+def _list(names: pd.Series) -> str:
+    return ", ".join(names)
+
+
+def _range(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
