@@ -187,8 +187,12 @@ def expert_figure(tables: Tables) -> Figure:
     limit = max(1.0, experts["gain_points"].abs().max())
     count = experts.groupby("base")["expert"].nunique().max()
     width = 1.6 + 0.55 * len(labels)
-    figure, panels = make_panels(1, len(bases), width=width, height=1.4 + 0.27 * count)
-    for axes, base in zip(panels[0], bases, strict=True):
+    columns = 1 if len(labels) > 8 else min(2, len(bases))
+    rows = math.ceil(len(bases) / columns)
+    figure, panels = make_panels(rows, columns, width=width, height=1.4 + 0.27 * count)
+    for axes in panels.flat[len(bases) :]:
+        axes.set_visible(False)
+    for axes, base in zip(panels.flat, bases, strict=False):
         of_base = experts[experts["base"] == base]
         cells = of_base.pivot(index="expert", columns="task").loc[of_base["expert"].unique()]
         gains = cells["gain_points"][labels.index]

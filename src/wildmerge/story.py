@@ -92,7 +92,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 def per_cent(share: float, digits: int = 1) -> str:
     """Return a share (0 to 1) in per cent."""
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def _bases(tables: Tables) -> list[str]:
@@ -158,7 +158,7 @@ def _methods(tables: Tables) -> list[str]:
         noisy = sum(_verdict(point) == "noise" for _, point in curve.iterrows())
         text += f"; {noisy} of {len(curve)} means are within noise."
         if _has_experts(models):
-            text += f" Against the best expert: {_beat_expert(models)}."
+            text += f" {_beat_expert(models)}."
         sentences.append(text)
     return sentences
 
@@ -260,8 +260,8 @@ def _beat_expert(models: pd.DataFrame) -> str:
     above = int((models["delta_best_expert_points"] > 0).sum())
     mean = models["delta_best_expert_points"].mean()
     return (
-        f"{above} of {len(models)} ({per_cent(above / len(models), 0)}) beat the best single "
-        f"expert of their base (mean difference {signed(mean)} points)"
+        f"{above} of {len(models)} ({per_cent(above / len(models), 0)}) beat their base's best "
+        f"single expert (mean difference {signed(mean)} points)"
     )
 
 

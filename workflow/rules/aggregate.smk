@@ -1,0 +1,50 @@
+# Aggregation: from a study's result files to its tables, and from the tables to its figures.
+#
+# Inputs:  results/<study>/recipes.csv and benchmarks.csv; every evaluation
+#          results/evals/<recipe_id>/<task>-<evaluation_id>.json and every merge report
+#          results/merges/<recipe_id>.json of the study (`study_results` lists them)
+# Outputs: results/<study>/tables: tidy CSV files, and Tables 1-3 also as LaTeX and Markdown
+#          results/<study>/figures: every figure as SVG, PDF and PNG
+# Steps:   aggregate reads all results once; figures reads the tables only
+#
+# The names of the figures depend on the study (one per base and grid), so their output is a folder.
+
+TABLES = f"{RESULTS}/{STUDY.name}/tables"
+FIGURES = f"{RESULTS}/{STUDY.name}/figures"
+TIDY_TABLES = [
+    "scores",
+    "models",
+    "curves",
+    "benchmark_curves",
+    "experts",
+    "benchmarks",
+    "provenance",
+]
+PAPER_TABLES = ["table1", "table2", "table3"]
+
+
+rule aggregate:
+    input:
+        study_results,
+        recipes=f"{RESULTS}/{STUDY.name}/recipes.csv",
+        benchmarks=f"{RESULTS}/{STUDY.name}/benchmarks.csv",
+    output:
+        csv=expand(f"{TABLES}/{{name}}.csv", name=TIDY_TABLES + PAPER_TABLES),
+        tex=expand(f"{TABLES}/{{name}}.tex", name=PAPER_TABLES),
+        markdown=expand(f"{TABLES}/{{name}}.md", name=PAPER_TABLES),
+    params:
+        study=STUDY.name,
+        results=RESULTS,
+    shell:
+        "wildmerge aggregate --study {params.study:q} --results {params.results:q}"
+
+
+rule figures:
+    input:
+        rules.aggregate.output.csv,
+    output:
+        directory(FIGURES),
+    params:
+        tables=TABLES,
+    shell:
+        "wildmerge figures {params.tables:q} --out {output:q}"

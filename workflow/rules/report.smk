@@ -1,0 +1,38 @@
+# The study for readers: an executed notebook and one self-contained HTML report.
+#
+# Inputs:  results/<study>/tables (rule aggregate), results/<study>/figures (rule figures),
+#          notebooks/study.ipynb (source, without outputs)
+# Outputs: results/<study>/notebooks/study.ipynb (executed), results/<study>/report.html
+# Steps:   both read the tables only; the report puts the SVG figures into its page
+
+NOTEBOOK = f"{RESULTS}/{STUDY.name}/notebooks/study.ipynb"
+REPORT = f"{RESULTS}/{STUDY.name}/report.html"
+
+
+rule notebook:
+    input:
+        rules.aggregate.output.csv,
+        source="notebooks/study.ipynb",
+    output:
+        NOTEBOOK,
+    params:
+        tables=TABLES,
+    # Without the times of its cells, an executed notebook has the same bytes on every run.
+    shell:
+        'WILDMERGE_TABLES="$(realpath {params.tables:q})" jupyter nbconvert --to notebook --execute '
+        "--ExecutePreprocessor.record_timing=False --log-level WARN "
+        '--output-dir "$(dirname {output:q})" --output study.ipynb {input.source:q}'
+
+
+rule report:
+    input:
+        rules.aggregate.output.csv,
+        figures=rules.figures.output[0],
+    output:
+        REPORT,
+    params:
+        tables=TABLES,
+        study=STUDY.name,
+    shell:
+        "wildmerge report {params.tables:q} --figures {input.figures:q} --out {output:q} "
+        "--study {params.study:q}"
