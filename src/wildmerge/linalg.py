@@ -16,23 +16,40 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.linalg.svd(matrix.double(), full_matrices=False)
 
 
-def polar(matrix: Tensor) -> Tensor:
-    """Return the orthogonal polar factor U V^T of a float64 matrix U diag(sigma) V^T."""
-    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+def polar(matrix: Tensor, *, drop_null: bool = False) -> Tensor:
+    """Return the orthogonal polar factor U V^T of a float64 matrix U diag(sigma) V^T.
+
+    With `drop_null`, directions whose sigma is zero to float32 rounding are left out, so that the
+    factor is unique for rank-deficient matrices too.
+    """
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    if drop_null and len(s):
+        kept = s > max(matrix.shape) * torch.finfo(torch.float32).eps * s[0]
+        u, vh = u[:, kept], vh[kept]
     return u @ vh
 
 
-def tolerance(sigma: Tensor, vectors: TaskVectors) -> float:
-    """Return the singular value below which a direction is rounding of the stored weights.
+def tolerance(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> float:
+    """Return the singular value at or below which a direction is rounding of the stored weights.
 
-    max(rows, columns) * eps(storage dtype) * sigma_1; nothing is above the tolerance of a zero matrix.
+    For float32 storage max(rows, columns) * eps * sigma_1. With 16 bits that bound exceeds sigma_1
+    from 128 rows on and would call every direction null, so there it is the expected largest singular
+    value of the rounding errors themselves: (sqrt(rows) + sqrt(columns)) times their root mean square.
+
+    Args:
+        sigma: singular values, descending, of a task vector or of a sum of them.
+        vectors: the task vectors they came from.
+        summed: how many task vectors were added up.
     """
-    return max(vectors.shape) * vectors.epsilon * float(sigma[0])
+    rows, columns = vectors.shape
+    if vectors.epsilon <= torch.finfo(torch.float32).eps:
+        return max(rows, columns) * vectors.epsilon * float(sigma[0])
+    return (rows**0.5 + columns**0.5) * vectors.rounding * summed**0.5
 
 
-def rank(sigma: Tensor, vectors: TaskVectors) -> int:
+def rank(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> int:
     """Return how many singular values stand above the tolerance."""
-    return int((sigma > tolerance(sigma, vectors)).sum())
+    return int((sigma > tolerance(sigma, vectors, summed)).sum())
 
 
 def energy_within(update: Tensor, left: Tensor, right: Tensor) -> float:

@@ -88,6 +88,16 @@ class TaskVectors:
         """True for a 2-D tensor that is neither embedding nor output head."""
         return self.role == "matrix"
 
+    @property
+    def rounding(self) -> float:
+        """Root mean square of the error that storing an expert's weights made, estimated from above.
+
+        A weight w is stored to within half of eps * |w|, so the error's deviation is at most
+        eps * |w| / sqrt(12).
+        """
+        squares = sum(float(self.base_chunk(at).square().sum()) for at in self.places())
+        return self.epsilon * math.sqrt(squares / self.numel / 12)
+
     def base_chunk(self, at: slice) -> Tensor:
         """Return elements `at` of the flattened base as float32, shape (c,)."""
         return self._base[at].to(self.device, torch.float32)

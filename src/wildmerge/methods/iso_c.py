@@ -31,7 +31,7 @@ def iso_c(
     if not vectors.is_matrix:
         return mean, {}
     u, s, vh = linalg.svd(vectors.total())
-    rank = linalg.rank(s, vectors)
+    rank = linalg.rank(s, vectors, summed=len(vectors))
     used = rank if null_space == "drop" else len(s)
     update = lambda_ * s.mean() * (u[:, :used] @ vh[:used])
     facts = {"rank": rank, "outside_share": (used - rank) / max(used, 1)}

@@ -31,7 +31,10 @@ def model_stock(
     by_row = filter_wise and len(vectors.shape) == 2
     gram = _row_grams(vectors) if by_row else _gram(vectors)[None]
     t = _ratio(gram, norm_floor)
-    facts = {"t": float(t.mean()), "t_unusual": bool(((t < 0) | (t > 1)).any())}
+    unusual = bool(((t < 0) | (t > 1) | ~t.isfinite()).any())
+    # experts that cancel exactly have no mean to follow: t is infinite, the update nothing
+    t = torch.where(t.isfinite(), t, 0.0)
+    facts = {"t": float(t.mean()), "t_unusual": unusual}
     columns = vectors.shape[-1] if by_row else vectors.numel
     t = t.to(vectors.device, torch.float32)
 

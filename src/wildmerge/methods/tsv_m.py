@@ -39,9 +39,10 @@ def tsv_m(
     s = torch.cat([s[:k] for _, s, _ in parts])
     v = torch.cat([vh[:k] for _, _, vh in parts]).T
     left, right = u[:, moved], v[:, moved]
-    if null_space == "drop":
+    drop = null_space == "drop"
+    if drop:
         u, s, v = left, s[moved], right
-    update = (linalg.polar(u) * s) @ linalg.polar(v).T
+    update = (linalg.polar(u, drop_null=drop) * s) @ linalg.polar(v, drop_null=drop).T
     inside = linalg.energy_within(update, left, right) if not moved.all() else 1.0
     facts = {"rank": int(moved.sum()), "outside_share": 1.0 - inside}
     return (lambda_ * update).float(), facts

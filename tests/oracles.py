@@ -1,0 +1,108 @@
+"""The merge methods once more, in NumPy float64, written from the formulas and sharing no code.
+
+Each takes the experts' task vectors as an array of shape (n, *shape) and returns the update. Loops are
+meant to be obvious, not fast.
+"""
+
+import numpy as np
+
+
+def task_arithmetic(deltas, scale="mean", lam=1.0, weights=None):
+    n = len(deltas)
+    weights = np.ones(n) if weights is None else np.asarray(weights, float)
+    total = sum(w * d for w, d in zip(weights, deltas, strict=True))
+    return lam * total / (weights.sum() if scale == "mean" else 1.0)
+
+
+def trim(delta, density):
+    flat = delta.ravel()
+    k = max(1, int(density * flat.size))
+    if density >= 1:
+        return delta.copy()
+    order = sorted(range(flat.size), key=lambda i: (-abs(flat[i]), i))
+    kept = np.zeros_like(flat)
+    kept[order[:k]] = flat[order[:k]]
+    return kept.reshape(delta.shape)
+
+
+def ties(deltas, density=0.1, divisor="agreeing", lam=1.0, weights=None):
+    n = len(deltas)
+    weights = [1.0] * n if weights is None else weights
+    weighted = [w * trim(d, density).ravel() for w, d in zip(weights, deltas, strict=True)]
+    update = np.zeros(deltas[0].size)
+    for place in range(update.size):
+        entries = [t[place] for t in weighted]
+        sign = 1.0 if sum(entries) >= 0 else -1.0
+        agreeing = [(e, w) for e, w in zip(entries, weights, strict=True) if e * sign > 0]
+        if agreeing:
+            bottom = {"agreeing": sum(w for _, w in agreeing), "n": sum(weights), "sum": 1.0}
+            update[place] = lam * sum(e for e, _ in agreeing) / bottom[divisor]
+    return update.reshape(deltas[0].shape)
+
+
+def model_stock_t(deltas, floor=0.0):
+    n = len(deltas)
+    cosines = []
+    for i in range(n):
+        for j in range(i + 1, n):
+            a, b = deltas[i].ravel(), deltas[j].ravel()
+            norms = max(np.linalg.norm(a) * np.linalg.norm(b), floor)
+            cosines.append(np.clip(a @ b / norms, -1, 1) if norms > 0 else 0.0)
+    c = np.mean(cosines)
+    return n * c / (1 + (n - 1) * c)
+
+
+def model_stock(deltas):
+    return model_stock_t(deltas) * np.mean(deltas, axis=0)
+
+
+def rank_tolerance(sigma, shape, eps):
+    return max(shape) * eps * sigma[0]
+
+
+def iso_c(deltas, lam=1.0, drop_eps=None):
+    u, s, vt = np.linalg.svd(np.sum(deltas, axis=0), full_matrices=False)
+    flat = np.full_like(s, s.mean())
+    if drop_eps is not None:
+        flat[s <= rank_tolerance(s, deltas[0].shape, drop_eps)] = 0
+    return lam * (u * flat) @ vt
+
+
+def tsv_m(deltas, lam=1.0, drop_eps=None):
+    n, s_min = len(deltas), min(deltas[0].shape)
+    k = s_min // n
+    us, ss, vs = [], [], []
+    for delta in deltas:
+        u, s, vt = np.linalg.svd(delta, full_matrices=False)
+        keep = np.arange(len(s)) < k
+        if drop_eps is not None:
+            keep &= s > rank_tolerance(s, delta.shape, drop_eps)
+        us.append(u[:, keep])
+        ss.append(s[keep])
+        vs.append(vt[keep].T)
+    u, s, v = np.hstack(us), np.concatenate(ss), np.hstack(vs)
+    return lam * polar(u, drop_eps) @ np.diag(s) @ polar(v, drop_eps).T
+
+
+def polar(x, drop_eps=None):
+    """The polar factor; with drop_eps, of the range of x alone, by the pseudo-inverse square root."""
+    if drop_eps is None:
+        u, _, vt = np.linalg.svd(x, full_matrices=False)
+        return u @ vt
+    values, vectors = np.linalg.eigh(x.T @ x)
+    top = np.sqrt(values.clip(0).max())
+    kept = np.sqrt(values.clip(0)) > rank_tolerance(np.array([top]), x.shape, drop_eps)
+    inverse_root = (vectors[:, kept] / np.sqrt(values[kept])) @ vectors[:, kept].T
+    return x @ inverse_root
+
+
+def boost(update, beta, drop_eps=None):
+    u, s, vt = np.linalg.svd(update, full_matrices=False)
+    if s.sum() == 0:
+        return update
+    reached = np.cumsum(s) / s.sum() >= beta
+    floor = s[int(np.argmax(reached))] if reached.any() else s[-1]
+    raised = np.maximum(s, floor)
+    if drop_eps is not None:
+        raised[s <= rank_tolerance(s, update.shape, drop_eps)] = 0
+    return (u * raised) @ vt
