@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wildmerge.errors import Refusal
 
-DEVICE_HELP = "cpu, cuda or cuda:i"
+DEVICE_HELP = "cpu, cuda, cuda:i or auto (default: a GPU where there is one)"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _add_merge(commands: Commands) -> None:
     command = commands.add_parser("merge", help="merge experts into their base by a recipe")
     command.add_argument("recipe", metavar="RECIPE.yaml", help="base, experts, method, parameters")
     command.add_argument("--out", required=True, type=Path, help="folder of the merged model")
-    command.add_argument("--device", default="cpu", help=DEVICE_HELP)
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--threads", type=int, default=None, help="default: all CPUs")
     command.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     command.set_defaults(function=_merge)
@@ -89,7 +89,7 @@ def _merge(arguments: argparse.Namespace) -> None:
     report = merge(
         recipe,
         arguments.out,
-        device=arguments.device,
+        device=_device(arguments.device),
         threads=threads,
         overwrite=arguments.overwrite,
     )
@@ -146,7 +146,7 @@ def _add_evaluate(commands: Commands) -> None:
     command.add_argument("--num-fewshot", type=int, help="default: each task's own")
     command.add_argument("--metric", default="acc", help="acc, acc_norm, ...")
     command.add_argument("--backend", default="hf", help="hf")
-    command.add_argument("--device", default="cpu", help=DEVICE_HELP)
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     command.add_argument("--out", required=True, type=Path, help="folder of the result files")
     command.set_defaults(function=_evaluate)
@@ -173,7 +173,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         evaluation,
         tasks_dir=arguments.tasks_dir,
         task_data=arguments.task_data,
-        device=arguments.device,
+        device=_device(arguments.device),
     )
     items = [Item(b, "", arguments.out / f"{b.task}.json") for b in benchmarks]
     session.score(arguments.model, items)
@@ -238,7 +238,7 @@ def _add_run(commands: Commands) -> None:
     command.add_argument("--job", required=True, help="its id, as the workflow names it")
     command.add_argument("--results", type=Path, default=Path("results"))
     command.add_argument("--scratch", type=Path, help="for merged weights; default in the results")
-    command.add_argument("--device", default="cpu", help=DEVICE_HELP)
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--done", type=Path, help="write this file when all is done")
     command.set_defaults(function=_run)
@@ -256,7 +256,7 @@ def _run(arguments: argparse.Namespace) -> None:
         job,
         arguments.results,
         scratch=arguments.scratch,
-        device=arguments.device,
+        device=_device(arguments.device),
         threads=arguments.threads,
     )
     if arguments.done:
@@ -315,6 +315,17 @@ def _schema(arguments: argparse.Namespace) -> None:
     from wildmerge.study import json_schema
 
     print(json.dumps(json_schema(), indent=2, sort_keys=True))
+
+
+def _device(name: str) -> str:
+    """Turn "auto" into the device at hand and refuse one that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise Refusal(f"--device {name}: torch sees no GPU here; choose cpu")
+    return name
 
 
 def _load(study_file: Path):  # noqa: ANN202 - (Study, Lock), imported late

@@ -134,13 +134,26 @@ def definition_files(study: Study, task: str) -> list[Path]:
     own = own_tasks(study.tasks_dir)
     if task not in own:
         return []
-    content = yaml.load(own[task].read_text(encoding="utf-8"), Loader=_AnyTag)
-    named = (content.get("dataset_kwargs") or {}).get("data_files") or {}
-    data = [Path(p) for p in named.values()] if isinstance(named, dict) else [Path(named)]
+    data = _named_data(own[task])
     for path in data:
         if not path.exists():
             raise Refusal(f"{own[task]}: its data file {path} is missing; make or fetch it first")
     return [own[task], *data]
+
+
+def task_inputs(study: Study) -> list[str]:
+    """Return the data files and folders, there or not yet, that the study's benchmarks read."""
+    own = own_tasks(study.tasks_dir)
+    named = [path for b in study.benchmarks if b.task in own for path in _named_data(own[b.task])]
+    return sorted({str(p) for p in named} | ({study.task_data} if study.task_data else set()))
+
+
+def _named_data(definition: Path) -> list[Path]:
+    """Return the local files that a task YAML names under dataset_kwargs.data_files."""
+    content = yaml.load(definition.read_text(encoding="utf-8"), Loader=_AnyTag)
+    named = (content.get("dataset_kwargs") or {}).get("data_files") or {}
+    lists = named.values() if isinstance(named, dict) else [named]
+    return [Path(p) for one in lists for p in (one if isinstance(one, list) else [one])]
 
 
 def data_files(study: Study, task: str) -> list[Path]:

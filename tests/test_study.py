@@ -1,0 +1,114 @@
+"""A study file says what it means, and a mistake is answered by one line with file, key and remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wildmerge.errors import Refusal
+from wildmerge.scoring.task_sources import check_benchmarks
+from wildmerge.study import json_schema, load_study
+
+STUDY = {
+    "name": "small",
+    "bases": {"base": {"checkpoint": "b", "experts": {"x": "c", "y": "d", "z": "e"}}},
+    "methods": ["task_arithmetic", {"method": "ties", "density": [0.1, 0.2]}],
+    "sizes": [2, 3],
+    "benchmarks": ["arc_easy", {"task": "piqa", "metric": "acc_norm"}],
+}
+
+
+def write(tmp_path, **changes):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | changes))
+    return path
+
+
+def refusal(path):
+    with pytest.raises(Refusal) as caught:
+        check_benchmarks(load_study(path), str(path))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    return message
+
+
+def test_a_grid_becomes_one_variant_a_point(tmp_path):
+    study = load_study(write(tmp_path))
+    assert [v.label for v in study.variants] == ["task_arithmetic", "ties", "ties density=0.2"]
+    assert study.variants[2].parameters == {
+        "density": 0.2,
+        "divisor": "agreeing",
+        "lambda": 1.0,
+        "weights": None,
+    }
+
+
+def test_preset_text_reads_the_printed_equations(tmp_path):
+    study = load_study(write(tmp_path, preset="text"))
+    assert study.variants[0].parameters["scale"] == "sum"
+    assert study.variants[1].parameters["divisor"] == "n"
+    # labels name what differs from the preset in force
+    assert study.variants[0].label == "task_arithmetic"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": ["tie"]}, ["methods[0]", "'tie'", "did you mean 'ties'"]),
+        ({"methods": [{"method": "ties", "densty": 1}]}, ["methods[0]", "did you mean 'density'"]),
+        ({"methods": [{"method": "ties", "density": 1.5}]}, ["methods[0]", "density", "1.5"]),
+        ({"methods": ["ties", {"method": "ties", "density": 0.1}]}, ["'ties'", "twice"]),
+        ({"sead": 1}, ["unknown key 'sead'", "did you mean 'seed'"]),
+        ({"sizes": [2, 4]}, ["sizes", "4", "'base'", "(3)"]),
+        ({"sizes": [1]}, ["sizes[0]", "greater than or equal to 2"]),
+        ({"benchmarks": ["arc_eazy"]}, ["benchmarks[0]", "did you mean 'arc_easy'"]),
+        ({"benchmarks": [{"task": "piqa", "limt": 3}]}, ["benchmarks[0]", "did you mean 'limit'"]),
+        ({"benchmarks": ["piqa", "piqa"]}, ["benchmarks", "twice"]),
+        ({"bases": {"base": {"checkpoint": "b", "experts": {"x": "c", "y": "c"}}}}, ["'y'", "'x'"]),
+        ({"bases": {"base": {"checkpoint": "b", "experts": {"x": "b"}}}}, ["'x'", "the base"]),
+        ({"bases": {"base": {"checkpont": "b"}}}, ["bases.base"]),
+        ({"name": "a/b"}, ["name"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, changes, words):
+    message = refusal(write(tmp_path, **changes))
+    for word in words:
+        assert word in message
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nbases: [unclosed\n")
+    assert "not valid YAML" in refusal_of_text(path)
+
+
+def refusal_of_text(path):
+    with pytest.raises(Refusal) as caught:
+        load_study(path)
+    return str(caught.value)
+
+
+def test_missing_file_and_empty_file(tmp_path):
+    assert "No such file" in refusal_of_text(tmp_path / "none.yaml")
+    (tmp_path / "study.yaml").write_text("")
+    assert "expected keys" in refusal_of_text(tmp_path / "study.yaml")
+
+
+def test_one_base_alone(tmp_path):
+    study = load_study(write(tmp_path), bases=["base"])
+    assert list(study.bases) == ["base"]
+    with pytest.raises(Refusal, match="did you mean 'base'"):
+        load_study(write(tmp_path), bases=["bose"])
+
+
+def test_the_committed_schema_is_the_models_schema():
+    committed = Path(__file__).parent.parent / "config" / "study.schema.json"
+    assert json.loads(committed.read_text()) == json_schema()
+
+
+@pytest.mark.parametrize("study", ["demo", "smollm2"])
+def test_the_shipped_studies_load(study):
+    path = Path(__file__).parent.parent / "config" / f"{study}.yaml"
+    assert load_study(path).name == study
