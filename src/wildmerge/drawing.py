@@ -75,6 +75,11 @@ def make_panels(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def panel_width(panels: int) -> float:
+    """Return the width in inches of each of some panels in a row, so that a page can hold them."""
+    return max(1.8, min(2.9, 7.6 / panels))
+
+
 def families_of(curves: pd.DataFrame) -> list[str]:
     """Return the families of methods that occur in these curves."""
     present = {look(method).family for method in curves["method"]}

@@ -27,6 +27,7 @@ from wildmerge.drawing import (
     families_of,
     finish_panel,
     make_panels,
+    panel_width,
     styled,
     variant_curves,
 )
@@ -86,7 +87,7 @@ def accuracy_figure(tables: Tables) -> Figure:
     """Mean accuracy against n, a column a base and a row a family (the paper's Figures 3 and 6)."""
     curves, bases = tables.curves, list(tables.curves["base"].unique())
     families = families_of(curves)
-    figure, panels = make_panels(len(families), len(bases))
+    figure, panels = make_panels(len(families), len(bases), panel_width(len(bases)))
     for row, family in enumerate(families):
         for column, base in enumerate(bases):
             axes = panels[row, column]
@@ -109,7 +110,7 @@ def update_norm_figure(tables: Tables) -> Figure:
     """Mean L2 norm of (merged - base) against n, a column a base (the paper's Figure 4)."""
     curves = tables.curves[tables.curves["n"] > 1]
     bases = list(curves["base"].unique())
-    figure, panels = make_panels(1, len(bases), height=2.7)
+    figure, panels = make_panels(1, len(bases), panel_width(len(bases)), 2.7)
     norms = curves["update_norm"]
     wide = norms.min() > 0 and norms.max() / norms.min() > LOG_RANGE
     for axes, base in zip(panels[0], bases, strict=True):
@@ -164,7 +165,7 @@ def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
     curves = curves.assign(value=curves["variant"].map(grid.values)).sort_values("value")
     bases, sizes = list(curves["base"].unique()), sorted(curves["n"].unique())
     shades = sns.light_palette(look(method).colour, n_colors=len(sizes) + 1)[1:]
-    figure, panels = make_panels(1, len(bases), height=2.5)
+    figure, panels = make_panels(1, len(bases), panel_width(len(bases)))
     for axes, base in zip(panels[0], bases, strict=True):
         for n, shade in zip(sizes, shades, strict=True):
             line = curves[(curves["base"] == base) & (curves["n"] == n)]

@@ -17,7 +17,7 @@ from wildmerge.appearance import slug, variant_label
 from wildmerge.errors import Refusal
 from wildmerge.files import write_atomically
 from wildmerge.paper_tables import CAPTIONS, REFERENCES, layout, sizes
-from wildmerge.statistics import within_noise
+from wildmerge.statistics import Z_95, within_noise
 from wildmerge.tables import Tables, read_tables
 
 HOW_TO_READ = {
@@ -140,17 +140,22 @@ def _paper_table(number: int, tables: Tables) -> dict[str, Any]:
 
 
 def _base_rows(tables: Tables) -> list[dict[str, Any]]:
-    """Each base's score on each benchmark, with chance and the verdict."""
+    """A row a benchmark: chance, items, and each base's score with its 95 % half-width."""
     scores = tables.scores[tables.scores["kind"] == "base"]
-    return [
-        row
-        | {
-            "half": 1.96 * row["stderr"],
-            "above": not within_noise(row["score"] - row["chance"], row["stderr"])
-            and row["score"] > row["chance"],
-        }
-        for row in scores.to_dict("records")
-    ]
+    rows = []
+    for _, of_task in scores.groupby("task", sort=False):
+        first = of_task.iloc[0]
+        cells = [
+            {
+                "score": cell.score,
+                "half": Z_95 * cell.stderr,
+                "clear": cell.score - cell.chance > Z_95 * cell.stderr,
+            }
+            for cell in of_task.itertuples()
+        ]
+        columns = {"label": first["label"], "chance": first["chance"], "count": first["items"]}
+        rows.append(columns | {"cells": cells})
+    return rows
 
 
 def _expert_table(tables: Tables, base: str) -> dict[str, Any]:
