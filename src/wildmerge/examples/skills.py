@@ -1,12 +1,12 @@
 """Seven small text skills: lines to train on and held-out multiple-choice items to test with.
 
-A skill is a function that draws one `Item` (a prompt, its answer, the wrong answers). A training line is
-`prompt answer`, e.g. `sort up d b a = a b d`. Two rules keep the test honest:
+A skill is a function that draws one `Item`: a prompt, its answer and three wrong answers. A
+training line is `prompt answer`, e.g. `sort up d b a = a b d`. Two rules keep the test honest:
 
-- A prompt is held out if a hash of its symbols, in any order, says so. Training never sees a held-out
-  prompt nor a rearrangement of one.
-- The wrong answers cannot be told from the right one without reading the prompt: they are made by the
-  same two edits (neither, first, second, both), so all four are alike in form and equally central.
+- A prompt is held out if a hash of its symbols, in any order, says so. Training never sees a
+  held-out prompt nor a rearrangement of one.
+- The right answer cannot be told without reading the prompt. The four choices differ by two edits
+  (neither, one, the other, both), so they are alike in form and equally central.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from string import ascii_lowercase as LETTERS
+from string import digits as DIGITS
 
 HELD_OUT_SHARE = 5  # one prompt in five is kept for testing
 
@@ -32,7 +33,7 @@ class Item:
 
 
 def sort(rng: random.Random) -> Item:
-    """Put letters into alphabetical order, up or down; wrong: other direction, one foreign letter."""
+    """Put letters in alphabetical order, up or down; wrong: other direction, a foreign letter."""
     letters = sorted(rng.sample(LETTERS, 5))
     shuffled = rng.sample(letters, 5)
     foreign = rng.choice(_order_preserving_replacements(letters))
@@ -46,7 +47,7 @@ def sort(rng: random.Random) -> Item:
 def reverse(rng: random.Random) -> Item:
     """Write letters backwards; wrong: one or two pairs of neighbours exchanged."""
     letters = rng.sample(LETTERS, 5)
-    first, second = rng.choice(((0, 2), (0, 3), (1, 3)))
+    first, second = _separate_pairs(rng, 5)
     answers = _square(letters[::-1], lambda a: _swap(a, first), lambda a: _swap(a, second))
     return _item(f"reverse {' '.join(letters)} =", answers)
 
@@ -71,14 +72,14 @@ def weave(rng: random.Random) -> Item:
     letters = rng.sample(LETTERS, 6)
     left, right = letters[:3], letters[3:]
     answer = [letter for pair in zip(left, right, strict=True) for letter in pair]
-    first, second = sorted(rng.sample((0, 2, 4), 2))
+    first, second = _separate_pairs(rng, 6)
     answers = _square(answer, lambda a: _swap(a, first), lambda a: _swap(a, second))
     return _item(f"weave {' '.join(left)} and {' '.join(right)} =", answers)
 
 
 def add(rng: random.Random) -> Item:
     """Add an amount to each digit, without carrying; wrong: one or two digits off by one."""
-    amount, digits = rng.randint(1, 3), rng.sample("0123456789", 4)
+    amount, digits = rng.randint(1, 3), rng.sample(DIGITS, 4)
     answer = [_raise(digit, amount) for digit in digits]
     first, second = rng.sample(range(4), 2)
     one, two = rng.choice((-1, 1)), rng.choice((-1, 1))
@@ -91,8 +92,8 @@ def add(rng: random.Random) -> Item:
 
 
 def compare(rng: random.Random) -> Item:
-    """Say for two rows of digits where the first is less or more; wrong: one or two words turned."""
-    pairs = [rng.sample("0123456789", 2) for _ in range(3)]
+    """Say where a row of digits is less or more than another; wrong: one or two words turned."""
+    pairs = [rng.sample(DIGITS, 2) for _ in range(3)]
     left, right = zip(*pairs, strict=True)
     answer = ["less" if a < b else "more" for a, b in pairs]
     turned = {"less": "more", "more": "less"}
@@ -106,23 +107,20 @@ def compare(rng: random.Random) -> Item:
 
 
 def without(rng: random.Random) -> Item:
-    """Leave a letter out of a row; wrong: its neighbour left out, a pair exchanged."""
+    """Leave a letter out of a row; wrong: another one left out, a pair exchanged."""
     letters = rng.sample(LETTERS, 6)
-    out = rng.randrange(6)
-    answer = _drop(letters, out)
-    swap = rng.randrange(4)
-    answers = [answer, _swap(answer, swap)]
-    other = rng.choice([p for p in range(6) if p != out])
-    wrong = _drop(letters, other)
-    answers += [wrong, _swap(wrong, swap)]
+    out, other = rng.sample(range(6), 2)
+    swapped = rng.randrange(4)
+    answer, wrong = _drop(letters, out), _drop(letters, other)
+    answers = [answer, wrong, _swap(answer, swapped), _swap(wrong, swapped)]
     return _item(f"without {letters[out]} in {' '.join(letters)} =", answers)
 
 
 SKILLS: dict[str, Callable[[random.Random], Item]] = {
     skill.__name__: skill for skill in (sort, reverse, shift, weave, add, compare, without)
 }
-WORDS = [*SKILLS, "up", "down", "for", "and", "less", "more", "to", "in", "="]
-SYMBOLS = [*WORDS, *LETTERS, *"0123456789"]  # all that ever occurs in a line
+WORDS = [*SKILLS, "up", "down", "and", "less", "more", "to", "in", "="]
+SYMBOLS = [*WORDS, *LETTERS, *DIGITS]  # all that ever occurs in a line
 
 
 def is_held_out(prompt: str) -> bool:
@@ -192,8 +190,10 @@ def _raise(digit: str, amount: int) -> str:
     return str((int(digit) + amount) % 10)
 
 
-def _digits(rng: random.Random, number: int) -> list[str]:
-    return rng.choices("0123456789", k=number)
+def _separate_pairs(rng: random.Random, length: int) -> tuple[int, int]:
+    """Return where two pairs of neighbours start that share no position."""
+    first, second = sorted(rng.sample(range(length - 2), 2))
+    return first, second + 1
 
 
 def _order_preserving_replacements(letters: list[str]) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """Deterministic training of small causal language models, from scratch or from a checkpoint.
 
-The loop knows nothing about skills or file formats: it takes a model and batches of token ids with a
-loss mask. On one machine the same seed and one thread give the same bytes.
+The loop knows nothing about skills or file formats: it takes a model and batches of token ids with
+a loss mask. On one machine the same seed and one thread give the same bytes.
 """
 
 import os
@@ -138,8 +138,8 @@ def _log_lines(label: str, steps: int) -> Callable[[float], None]:
 def save_checkpoint(model: nn.Module, tokenizer: object, out: str | os.PathLike[str]) -> Path:
     """Write a Hugging Face model directory that appears under its name only when complete.
 
-    The weights are rounded to bfloat16, as language models are published. What an interrupted run left
-    behind is removed first; an existing `out` is replaced.
+    The weights are rounded to bfloat16, as language models are published. What an interrupted run
+    left behind is removed first; an existing `out` is replaced.
     """
     out = Path(out)
     partial = out.with_name(f".{out.name}.partial")

@@ -1,0 +1,51 @@
+# The demo's checkpoints and benchmarks, made from nothing but this repository.
+#
+# Inputs:  none
+# Outputs: results/examples/demo/data/train/<skill>.txt, data/demo_<skill>.jsonl
+#          results/examples/demo/{llama,qwen3}/base       trained from scratch
+#          results/examples/demo/{llama,qwen3}/<expert>   fine-tuned from that base
+# Steps:   demo_data -> demo_base -> demo_expert
+#
+# A checkpoint directory appears under its name only when it is complete.
+
+from wildmerge.examples.demo import EXPERTS as DEMO_EXPERTS
+from wildmerge.examples.skills import SKILLS as DEMO_SKILLS
+
+DEMO = "results/examples/demo"
+DEMO_TEXT = expand(f"{DEMO}/data/train/{{skill}}.txt", skill=DEMO_SKILLS)
+
+
+rule demo_data:
+    output:
+        DEMO_TEXT,
+        expand(f"{DEMO}/data/demo_{{skill}}.jsonl", skill=DEMO_SKILLS),
+    threads: 1
+    shell:
+        f"python -m wildmerge.examples.demo data --out {DEMO}/data"
+
+
+rule demo_base:
+    input:
+        DEMO_TEXT,
+    output:
+        directory(f"{DEMO}/{{architecture}}/base"),
+    wildcard_constraints:
+        architecture="llama|qwen3",
+    threads: 1
+    shell:
+        "OMP_NUM_THREADS=1 python -m wildmerge.examples.demo base"
+        f" --architecture {{wildcards.architecture}} --data {DEMO}/data --out {{output}}"
+
+
+rule demo_expert:
+    input:
+        DEMO_TEXT,
+        base=f"{DEMO}/{{architecture}}/base",
+    output:
+        directory(f"{DEMO}/{{architecture}}/{{expert}}"),
+    wildcard_constraints:
+        expert="|".join(DEMO_EXPERTS),
+    threads: 1
+    shell:
+        "OMP_NUM_THREADS=1 python -m wildmerge.examples.demo expert --base {input.base}"
+        f" --name {{wildcards.expert}} --data {DEMO}/data --out {{output}}"
