@@ -132,7 +132,7 @@ class _Found:
                 self.files[key] = self.files.get(key, 0) + 1
 
     def table(self) -> pd.DataFrame:
-        rows = [(*key, count) for key, count in sorted(self.files.items())]
+        rows = [(*key, count) for key, count in sorted(self.files.items())]  # warnings sort last
         return pd.DataFrame(rows, columns=["kind", "name", "value", "files"])
 
 
@@ -170,7 +170,8 @@ def _existing(path: Path, what: str, study: str) -> Path:
     if not path.is_file():
         raise Refusal(
             f"{what} is missing: no file {path}; make it with "
-            f"`snakemake --profile profiles/default --config study=config/{study}.yaml`"
+            f"`snakemake --profile profiles/default --config study=config/{study}.yaml "
+            f"--forcerun models`, which computes only what is missing"
         )
     return path
 

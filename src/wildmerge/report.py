@@ -20,6 +20,7 @@ from wildmerge.paper_tables import CAPTIONS, REFERENCES, layout, sizes
 from wildmerge.statistics import Z_95, within_noise
 from wildmerge.tables import Tables, read_tables
 
+SHOWN = 60  # rows of provenance on the page; warnings, which come last, can be many
 HOW_TO_READ = {
     "accuracy": "Mean accuracy over all benchmarks against the number n of merged experts; n = 1 "
     "is the mean of the single experts. A line above the dashed one beats the base, above the "
@@ -80,7 +81,8 @@ def write_report(tables: Path, figures: Path, out: Path, study: str) -> Path:
         base_rows=_base_rows(read),
         expert_tables=[_expert_table(read, base) for base in bases if len(read.experts)],
         recipes=_recipes(read),
-        provenance=read.provenance.to_dict("records"),
+        provenance=read.provenance.head(SHOWN).to_dict("records"),
+        hidden=max(0, len(read.provenance) - SHOWN),
         files=_links(tables, out),
     )
     return write_atomically(out, page)

@@ -1,8 +1,8 @@
 # Aggregation: from a study's result files to its tables, and from the tables to its figures.
 #
-# Inputs:  results/<study>/recipes.csv and benchmarks.csv; every evaluation
-#          results/evals/<recipe_id>/<task>-<evaluation_id>.json and every merge report
-#          results/merges/<recipe_id>.json of the study (`study_results` lists them)
+# Inputs:  results/<study>/recipes.csv and benchmarks.csv; `study_results`, which stand when every
+#          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json and every merge report
+#          results/merges/<recipe_id>.json of the study stands
 # Outputs: results/<study>/tables: tidy CSV files, and Tables 1-3 also as LaTeX and Markdown
 #          results/<study>/figures: every figure as SVG, PDF and PNG
 # Steps:   aggregate reads all results once; figures reads the tables only

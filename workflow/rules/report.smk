@@ -12,7 +12,7 @@ REPORT = f"{RESULTS}/{STUDY.name}/report.html"
 rule notebook:
     input:
         rules.aggregate.output.csv,
-        source="notebooks/study.ipynb",
+        source=f"{workflow.basedir}/notebooks/study.ipynb",
     output:
         NOTEBOOK,
     params:
