@@ -1,0 +1,192 @@
+"""Time the prefix backend against lm-eval's hf backend, in turn, on a model and real benchmarks.
+
+    python benchmarks/scoring.py --model DIR --data DIR [--items 40] [--rounds 3] [--dtype float32]
+
+Both score the same requests in one process, alternating, the hf backend at the batch size that
+proved fastest for it on that benchmark. Prints, per benchmark: tokens a naive run computes, tokens
+the hf backend and the prefix backend compute, how many times less CPU and wall time the prefix
+backend takes (median over rounds), both accuracies, items that are answered differently, and the
+largest difference of a log-likelihood. `--json FILE` keeps the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager, get_task_dict
+
+from wildmerge.scoring.prefix import PrefixLM, TokenCounts
+from wildmerge.scoring.task_sources import include_paths
+
+MMLU = ["mmlu_high_school_us_history", "mmlu_anatomy", "mmlu_econometrics"]
+# label, stock task, number of examples in the prompt, whether all items have the same examples
+BENCHMARKS = [
+    ("ARC-Easy", "arc_easy", 0, False),
+    ("ARC-Easy, 5 examples", "arc_easy", 5, False),
+    ("ARC-Easy, 3 fixed examples", "arc_easy", 3, True),
+    ("ARC-Challenge", "arc_challenge", 0, False),
+    ("HellaSwag", "hellaswag", 0, False),
+    ("PIQA", "piqa", 0, False),
+    ("OpenBookQA", "openbookqa", 0, False),
+    ("BoolQ", "boolq", 0, False),
+    ("WinoGrande", "winogrande", 0, False),
+    ("CommonsenseQA", "commonsense_qa", 0, False),
+    ("MedMCQA", "medmcqa", 0, False),
+    *((f"{task}", task, 0, True) for task in MMLU),
+    *((f"{task}, 5 fixed examples", task, 5, True) for task in MMLU),
+]
+BATCH_SIZES = (1, 4, 16)
+
+
+def main() -> None:
+    """Run the comparison and print it as a table."""
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    chosen = [b for b in BENCHMARKS if any(part in b[0] for part in options.only.split("+"))]
+    tasks = load_tasks(chosen, options.data)
+    arguments = {"dtype": options.dtype, "device": options.device}
+    hf = HFLM(options.model, **arguments)
+    with tempfile.TemporaryDirectory() as store:
+        prefix = PrefixLM(hf.model, tokenizer=hf.tokenizer, store=store, on_scored=lambda n: None)
+        if prefix.fallback_reason:
+            raise SystemExit(f"not packable: {prefix.fallback_reason}")
+        rows = []
+        print(HEADER)
+        for benchmark in chosen:
+            rows.append(compare(benchmark[0], tasks[benchmark], hf, prefix, options))
+            print(line(rows[-1]), flush=True)
+    for kind in ("cpu_ratio", "wall_ratio"):
+        mean = statistics.geometric_mean(row[kind] for row in rows)
+        print(f"geometric mean {kind.replace('_', ' ')}: {mean:.2f}")
+    if options.json:
+        Path(options.json).write_text(json.dumps({**vars(options), "rows": rows}, indent=1) + "\n")
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--model", required=True, help="model directory")
+    parser.add_argument("--data", required=True, help="folder <task>/<split>.jsonl")
+    parser.add_argument("--items", type=int, default=40, help="items a benchmark")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--only", default="", help="parts of labels, joined by +")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES)
+    parser.add_argument("--json", help="file for the numbers")
+    return parser.parse_args()
+
+
+def load_tasks(benchmarks: list[tuple[str, str, int, bool]], data: str) -> dict[Any, Any]:
+    """Return lm-eval's task objects, reading local data."""
+    names = sorted({task for _, task, _, _ in benchmarks})
+    loaded = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = include_paths(names, None, data, Path(scratch))
+        for benchmark in benchmarks:
+            _, name, examples, fixed = benchmark
+            file = Path(scratch, f"{name}.yaml")
+            content = yaml.safe_load(file.read_text())
+            if fixed and "mmlu" not in name:
+                content["fewshot_config"] = {"sampler": "first_n"}
+                file.write_text(yaml.safe_dump(content))
+            manager = TaskManager(include_path=folders, include_defaults=False)
+            task = get_task_dict([name], manager)[name]
+            task.set_config("num_fewshot", examples)
+            task.set_fewshot_seed(1234)
+            loaded[benchmark] = task
+            content.pop("fewshot_config", None)
+            file.write_text(yaml.safe_dump(content))
+    return loaded
+
+
+def compare(
+    label: str, task: Any, hf: HFLM, prefix: PrefixLM, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Score one benchmark with both backends in turn and return the numbers of one line."""
+    task.build_all_requests(limit=options.items, rank=0, world_size=1)
+    requests = task.instances
+    started = time.perf_counter()
+    tuning = {}
+    for size in options.batch_sizes:
+        hf.batch_size_per_gpu = size
+        tuning[size] = timed(hf, requests)[1]
+    hf.batch_size_per_gpu = min(tuning, key=tuning.get)
+    timed(prefix, requests)
+    rounds = []
+    for _ in range(options.rounds):
+        prefix.counts = TokenCounts()
+        rounds.append((*timed(prefix, requests), *timed(hf, requests)))
+    ours, _, _, theirs, _, _ = rounds[-1]
+    right = [accuracy(task, requests, scores) for scores in (ours, theirs)]
+    gap = max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True))
+    return {
+        "label": label,
+        "items": len(right[0]),
+        "naive": prefix.counts.naive,
+        "hf": prefix.counts.grouped,
+        "computed": prefix.counts.computed,
+        "batch_size": hf.batch_size_per_gpu,
+        "cpu_ratio": statistics.median(r[4] / r[1] for r in rounds),
+        "wall_ratio": statistics.median(r[5] / r[2] for r in rounds),
+        "cpu_seconds": [statistics.median(r[i] for r in rounds) for i in (1, 4)],
+        "accuracy": [float(np.mean(values)) for values in right],
+        "different": int(np.sum(np.array(right[0]) != np.array(right[1]))),
+        "largest_gap": gap,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def timed(lm: HFLM, requests: list[Any]) -> tuple[list[tuple[float, bool]], float, float]:
+    """Return scores, CPU seconds and wall seconds of one run over the requests."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    scores = lm.loglikelihood(requests, disable_tqdm=True)
+    if lm.device.type == "cuda":
+        torch.cuda.synchronize(lm.device)
+    return scores, time.process_time() - cpu, time.perf_counter() - wall
+
+
+def accuracy(task: Any, requests: list[Any], scores: list[tuple[float, bool]]) -> list[float]:
+    """Return lm-eval's accuracy of each item."""
+    items: dict[int, list[int]] = {}
+    for index, request in enumerate(requests):
+        items.setdefault(request.doc_id, []).append(index)
+    return [
+        float(task.process_results(requests[own[0]].doc, [scores[i] for i in own])["acc"])
+        for own in items.values()
+    ]
+
+
+HEADER = (
+    f"{'benchmark':44} {'items':>5} {'naive':>8} {'hf':>8} {'computed':>8} {'batch':>5} "
+    f"{'CPU':>6} {'wall':>6} {'acc':>6} {'acc hf':>6} {'differ':>6} {'max gap':>8}"
+)
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    ours, theirs = row["accuracy"]
+    assert math.isfinite(row["largest_gap"])
+    return (
+        f"{row['label']:44} {row['items']:5} {row['naive']:8} {row['hf']:8} {row['computed']:8} "
+        f"{row['batch_size']:5} {row['cpu_ratio']:5.2f}x {row['wall_ratio']:5.2f}x {ours:6.3f} "
+        f"{theirs:6.3f} {row['different']:6} {row['largest_gap']:8.1e}"
+    )
+
+
+if __name__ == "__main__":
+    main()
