@@ -73,7 +73,7 @@ def stock_task(name: str, rows: list[dict], folder: Path):
     task |= {"training_split": None, "test_split": None}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    return manager.load_task_or_group(name)[name]
+    return manager.load([name])["tasks"][name]
 
 
 def test_medmcqa_row_keeps_the_original_columns_only() -> None:
