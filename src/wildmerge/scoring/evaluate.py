@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from wildmerge.study import Benchmark, Evaluation
 from wildmerge.words import unknown
 
 Result = dict[str, Any]
+
+SEED, FEWSHOT_SEED = 0, 1234
+"""lm-eval's own default seeds: of task preparation, and of drawing few-shot examples."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Session:
 
         _quiet()
         self._manager = TaskManager(include_path=folders, include_defaults=False)
+        self._loaded: dict[str, Any] = {}
         self.evaluation = evaluation
         self.device = device
         self.batch_size = batch_size
@@ -93,20 +98,42 @@ class Session:
         )
 
     def _run(self, lm: Any, item: Item) -> Result:
-        import lm_eval
+        # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
+        from lm_eval.evaluator import evaluate
 
-        benchmark = item.benchmark
-        raw = lm_eval.simple_evaluate(
-            model=lm,
-            tasks=[benchmark.task],
-            num_fewshot=benchmark.num_fewshot,
-            limit=benchmark.limit,
+        raw = evaluate(
+            lm=lm,
+            task_dict=self._tasks(item.benchmark),
+            limit=item.benchmark.limit,
             apply_chat_template=self.evaluation.chat_template,
-            task_manager=self._manager,
+            fewshot_as_multiturn=self.evaluation.chat_template,
             log_samples=True,
             bootstrap_iters=0,
         )
         return _result(raw, item, self.evaluation)
+
+    def _tasks(self, benchmark: Benchmark) -> Any:
+        """Return a task or group, loaded once and seeded anew, so that every model sees the same."""
+        key = benchmark.label or benchmark.task
+        if key not in self._loaded:
+            random.seed(SEED)
+            self._loaded[key] = self._manager.load([benchmark.task])
+            for name, task in self._loaded[key]["tasks"].items():
+                _set_fewshot(name, task, benchmark.num_fewshot)
+        for task in self._loaded[key]["tasks"].values():
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        return self._loaded[key]
+
+
+def _set_fewshot(name: str, task: Any, wanted: int | None) -> None:
+    """Set a task's number of examples by lm-eval's rule: asked for, else its own, else none."""
+    fixed = task.get_config("num_fewshot")
+    if wanted is None:
+        task.set_config(key="num_fewshot", value=fixed or 0)
+    elif fixed == 0 != wanted:
+        raise Refusal(f"benchmark {name}: its definition fixes num_fewshot at 0; leave it out")
+    else:
+        task.set_config(key="num_fewshot", value=wanted)
 
 
 def _result(raw: Any, item: Item, evaluation: Evaluation) -> Result:
