@@ -76,6 +76,12 @@ def stock_task(name: str, rows: list[dict], folder: Path):
     return manager.load([name])["tasks"][name]
 
 
+def test_boolq_question_is_the_last_one_even_if_the_passage_holds_another() -> None:
+    row = olmo_data.boolq_row(REQUESTED["boolq"][1])
+    assert row["question"] == "is tea a drink"
+    assert row["passage"] == "Tea -- Tea is a drink.\nQuestion: why?"
+
+
 def test_medmcqa_row_keeps_the_original_columns_only() -> None:
     original = {"id": "a", "question": "q", "opa": "1", "opb": "2", "cop": 1, "exp": None}
     added = {"index": 0, "query": "Question: q", "choices": ["A", "B"], "gold": 1}
