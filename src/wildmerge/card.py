@@ -39,6 +39,7 @@ def write_files(
     base: Checkpoint,
     experts: Mapping[str, Checkpoint],
     recipe: Recipe,
+    *,
     report: Mapping[str, Any],
     dtype: torch.dtype,
 ) -> None:

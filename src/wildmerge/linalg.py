@@ -13,7 +13,8 @@ from wildmerge.task_vectors import TaskVectors
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin SVD (U, sigma descending, V^T) of a matrix, in float64."""
-    return torch.linalg.svd(matrix.double(), full_matrices=False)
+    u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return u, s, vh
 
 
 def polar(matrix: Tensor, *, drop_null: bool = False) -> Tensor:
@@ -26,7 +27,8 @@ def polar(matrix: Tensor, *, drop_null: bool = False) -> Tensor:
     if drop_null and len(s):
         kept = s > max(matrix.shape) * torch.finfo(torch.float32).eps * s[0]
         u, vh = u[:, kept], vh[kept]
-    return u @ vh
+    product: Tensor = u @ vh
+    return product
 
 
 def tolerance(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> float:
@@ -44,7 +46,7 @@ def tolerance(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> float:
     rows, columns = vectors.shape
     if vectors.epsilon <= torch.finfo(torch.float32).eps:
         return max(rows, columns) * vectors.epsilon * float(sigma[0])
-    return (rows**0.5 + columns**0.5) * vectors.rounding * summed**0.5
+    return float((rows**0.5 + columns**0.5) * vectors.rounding * summed**0.5)
 
 
 def rank(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> int:
@@ -65,4 +67,5 @@ def _basis(columns: Tensor) -> Tensor:
     """Return an orthonormal basis of the span of the columns."""
     u, s, _ = torch.linalg.svd(columns, full_matrices=False)
     kept = s > max(columns.shape) * torch.finfo(s.dtype).eps * (s[0] if len(s) else 0)
-    return u[:, kept]
+    basis: Tensor = u[:, kept]
+    return basis

@@ -64,10 +64,12 @@ def merge(
     dtype = getattr(torch, recipe.dtype) if recipe.dtype else base.dtype
     torch.set_num_threads(1)  # parallel over tensors, see above
     with new_folder(out, overwrite=overwrite) as partial:
-        engine = _Engine(base, list(experts.values()), function, dtype, device, chunk)
+        engine = _Engine(
+            base, list(experts.values()), function, dtype=dtype, device=device, chunk=chunk
+        )
         tensors = engine.run(partial, threads if device == "cpu" else 1, progress)
         report = _report(recipe, tensors, warnings, time.monotonic() - started)
-        card.write_files(partial, base, experts, recipe, report, dtype)
+        card.write_files(partial, base, experts, recipe, report=report, dtype=dtype)
     return report
 
 
@@ -98,6 +100,7 @@ class _Engine:
         base: Checkpoint,
         experts: list[Checkpoint],
         function: Callable[[TaskVectors], Any],
+        *,
         dtype: torch.dtype,
         device: str,
         chunk: int | None,

@@ -62,13 +62,22 @@ def run_job(  # the one place where merging and scoring meet
     if not todo:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # downloads belong to fetching, not to computing
-    worker = _Worker(study, lock, results, scratch or results / "scratch", device, threads)
+    worker = _Worker(
+        study,
+        lock,
+        results,
+        scratch=scratch or results / "scratch",
+        device=device,
+        threads=threads,
+    )
     failures = []
     total = sum(len(missing) for _, missing in todo)
     with tqdm(total=total, unit="benchmark", desc=job.label, disable=None, file=sys.stderr) as bar:
         for model, missing in todo:
             try:
                 worker.make_and_score(model, missing, bar)
+                if bar.disable:  # in a log, one line a model
+                    print(f"done: {model.label}", file=sys.stderr, flush=True)
             except Refusal as refusal:
                 failures.append(f"{model.label}: {refusal}")
     if failures:
@@ -86,7 +95,7 @@ class _Worker:
     """What the models of a job share: study, places and one scoring session."""
 
     def __init__(
-        self, study: Study, lock: Lock, results: Path, scratch: Path, device: str, threads: int
+        self, study: Study, lock: Lock, results: Path, *, scratch: Path, device: str, threads: int
     ) -> None:
         from wildmerge.scoring.evaluate import Session
 

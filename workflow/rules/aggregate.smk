@@ -35,6 +35,8 @@ rule aggregate:
     params:
         study=STUDY.name,
         results=RESULTS,
+    message:
+        "Make the tables of {params.study}"
     shell:
         "wildmerge aggregate --study {params.study:q} --results {params.results:q}"
 
@@ -46,5 +48,7 @@ rule figures:
         directory(FIGURES),
     params:
         tables=TABLES,
+    message:
+        "Draw the figures"
     shell:
         "wildmerge figures {params.tables:q} --out {output:q}"

@@ -20,6 +20,8 @@ rule demo_data:
         DEMO_TEXT,
         expand(f"{DEMO}/data/demo_{{skill}}.jsonl", skill=DEMO_SKILLS),
     threads: 1
+    message:
+        "Write the demo's skills: training text and held-out items"
     shell:
         f"python -m wildmerge.examples.demo data --out {DEMO}/data"
 
@@ -29,12 +31,16 @@ rule demo_base:
         DEMO_TEXT,
     output:
         directory(f"{DEMO}/{{architecture}}/base"),
+    log:
+        f"{DEMO}/logs/{{architecture}}-base.log",
     wildcard_constraints:
         architecture="llama|qwen3",
     threads: 1
+    message:
+        "Train the base {wildcards.architecture} from scratch"
     shell:
         "OMP_NUM_THREADS=1 python -m wildmerge.examples.demo base"
-        f" --architecture {{wildcards.architecture}} --data {DEMO}/data --out {{output}}"
+        f" --architecture {{wildcards.architecture}} --data {DEMO}/data --out {{output}} &> {{log}}"
 
 
 rule demo_expert:
@@ -43,9 +49,13 @@ rule demo_expert:
         base=f"{DEMO}/{{architecture}}/base",
     output:
         directory(f"{DEMO}/{{architecture}}/{{expert}}"),
+    log:
+        f"{DEMO}/logs/{{architecture}}-{{expert}}.log",
     wildcard_constraints:
         expert="|".join(DEMO_EXPERTS),
     threads: 1
+    message:
+        "Fine-tune the expert {wildcards.expert} of {wildcards.architecture}"
     shell:
         "OMP_NUM_THREADS=1 python -m wildmerge.examples.demo expert --base {input.base}"
-        f" --name {{wildcards.expert}} --data {DEMO}/data --out {{output}}"
+        f" --name {{wildcards.expert}} --data {DEMO}/data --out {{output}} &> {{log}}"

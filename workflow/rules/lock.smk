@@ -37,6 +37,8 @@ rule inspect:
         ancient(LOCK),
     output:
         f"{OUT}/inspect/{{base}}.csv",
+    log:
+        f"{OUT}/logs/inspect-{{base}}.log",
     params:
         base=lambda wildcards: STUDY.bases[wildcards.base].checkpoint,
         experts=lambda wildcards: list(STUDY.bases[wildcards.base].experts.values()),
@@ -44,7 +46,7 @@ rule inspect:
     message:
         "Inspect the experts of {wildcards.base}: would they merge?"
     shell:
-        "wildmerge inspect {params.base:q} {params.experts:q} --out {output:q}"
+        "wildmerge inspect {params.base:q} {params.experts:q} --out {output:q} &> {log:q}"
 
 
 rule recipes:
@@ -57,5 +59,7 @@ rule recipes:
     params:
         study=STUDY_FILE,
         results=RESULTS,
+    message:
+        "List the recipes and benchmarks of {params.study}"
     shell:
         "wildmerge recipes {params.study:q} --results {params.results:q}"

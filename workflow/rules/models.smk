@@ -10,16 +10,19 @@
 # these changes, and then computes only what is missing. At most one merged checkpoint of a job exists
 # at a time: the number of running jobs bounds the disk that weights take.
 
+from functools import cache
+
 JOBS = f"{OUT}/jobs"
 
 
+@cache
 def study_jobs():
     """Return all jobs of the study by id; known when the lock stands."""
-    checkpoints.lock.get()
     return {job.id: job for job in list_jobs(STUDY, Lock.read(LOCK))}
 
 
 def study_results(wildcards):
+    checkpoints.lock.get()
     return [f"{JOBS}/{job}.json" for job in study_jobs()]
 
 
@@ -28,15 +31,18 @@ rule models:
         ancient(expand(f"{OUT}/inspect/{{base}}.csv", base=STUDY.bases)),
     output:
         f"{JOBS}/{{job}}.json",
-    params:
-        study=STUDY_FILE,
-        results=RESULTS,
-        scratch=f"--scratch {config['scratch']}" if "scratch" in config else "",
+    log:
+        f"{OUT}/logs/{{job}}.log",
     wildcard_constraints:
         job="[0-9a-f]{16}",
     threads: 1
+    params:
+        study=STUDY_FILE,
+        results=RESULTS,
+        label=lambda wildcards: study_jobs()[wildcards.job].label,
+        scratch=f"--scratch {config['scratch']}" if "scratch" in config else "",
     message:
-        "Merge and evaluate {wildcards.job}"
+        "Merge and evaluate {params.label}"
     shell:
         "wildmerge run {params.study:q} --job {wildcards.job} --results {params.results:q} "
-        "{params.scratch} --threads {threads} --done {output:q}"
+        "{params.scratch} --threads {threads} --done {output:q} &> {log:q}"

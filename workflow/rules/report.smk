@@ -15,13 +15,17 @@ rule notebook:
         source=f"{workflow.basedir}/notebooks/study.ipynb",
     output:
         NOTEBOOK,
+    log:
+        f"{OUT}/logs/notebook.log",
     params:
         tables=TABLES,
+    message:
+        "Execute the notebook"
     # Without the times of its cells, an executed notebook has the same bytes on every run.
     shell:
         'WILDMERGE_TABLES="$(realpath {params.tables:q})" jupyter nbconvert --to notebook --execute '
         "--ExecutePreprocessor.record_timing=False --log-level WARN "
-        '--output-dir "$(dirname {output:q})" --output study.ipynb {input.source:q}'
+        '--output-dir "$(dirname {output:q})" --output study.ipynb {input.source:q} &> {log:q}'
 
 
 rule report:
@@ -33,6 +37,8 @@ rule report:
     params:
         tables=TABLES,
         study=STUDY.name,
+    message:
+        "Write the report"
     shell:
         "wildmerge report {params.tables:q} --figures {input.figures:q} --out {output:q} "
         "--study {params.study:q}"

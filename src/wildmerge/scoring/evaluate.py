@@ -6,11 +6,13 @@ that exist are never computed again.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import random
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -101,15 +103,16 @@ class Session:
         # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
         from lm_eval.evaluator import evaluate
 
-        raw = evaluate(
-            lm=lm,
-            task_dict=self._tasks(item.benchmark),
-            limit=item.benchmark.limit,
-            apply_chat_template=self.evaluation.chat_template,
-            fewshot_as_multiturn=self.evaluation.chat_template,
-            log_samples=True,
-            bootstrap_iters=0,
-        )
+        with redirect_stderr(io.StringIO()):  # its progress bars; ours counts benchmarks
+            raw = evaluate(
+                lm=lm,
+                task_dict=self._tasks(item.benchmark),
+                limit=item.benchmark.limit,
+                apply_chat_template=self.evaluation.chat_template,
+                fewshot_as_multiturn=self.evaluation.chat_template,
+                log_samples=True,
+                bootstrap_iters=0,
+            )
         return _result(raw, item, self.evaluation)
 
     def _tasks(self, benchmark: Benchmark) -> Any:

@@ -1,0 +1,206 @@
+"""The workflow on a small study: nothing is computed twice, and a kill loses no finished work.
+
+Real snakemake, real merges, real lm-eval; only the models are tiny and random.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mini_study import make_study
+
+from wildmerge.files import sha256_of
+from wildmerge.lock import Lock, lock_path
+from wildmerge.models import list_models
+from wildmerge.study import load_study
+
+ROOT = Path(__file__).parent.parent
+TARGETS = ["tables"]
+
+
+def snakemake(folder, *options, targets=TARGETS, check=True):
+    """Run the real workflow in `folder` and return what it printed."""
+    done = subprocess.run(
+        command(*options, targets=targets), cwd=folder, capture_output=True, text=True, check=False
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0 or not check, output
+    return output
+
+
+def command(*options, targets=TARGETS):
+    return [
+        *(sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile")),
+        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"),
+        *("--config", "study=study.yaml", *options),
+    ]
+
+
+def edit(folder, change):
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    change(content)
+    (folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def digests(folder, pattern):
+    return {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.glob(pattern))}
+
+
+def states(folder, pattern):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.glob(pattern)}
+
+
+def planned(output):
+    """Return the messages of the jobs of a dry run."""
+    return sorted(re.findall(r"^Job \d+: (.*)$", output, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished run of the small study."""
+    folder = tmp_path_factory.mktemp("study")
+    make_study(folder)
+    snakemake(folder)
+    return folder
+
+
+def test_a_finished_study_has_all_results_and_no_weights(finished):
+    study = load_study(finished / "study.yaml")
+    lock = Lock.read(lock_path(finished / "study.yaml"))
+    models = list_models(study, lock)
+    assert len(models) == 2 * (1 + 3 + 3 * (2 + 1))
+    assert len(list(finished.glob("results/evals/*/*.json"))) == 2 * len(models)
+    merges = [model for model in models if model.kind == "merge"]
+    assert len(list(finished.glob("results/merges/*.json"))) == len(merges)
+    assert not list(finished.glob("results/**/*.safetensors"))
+    assert not list(finished.glob("results/scratch/*"))
+
+
+def test_the_same_subsets_serve_every_method(finished):
+    study = load_study(finished / "study.yaml")
+    models = list_models(study, Lock.read(lock_path(finished / "study.yaml")))
+    merges = [model for model in models if model.kind == "merge"]
+    by_variant = {}
+    for model in merges:
+        by_variant.setdefault(model.variant, []).append((model.base, model.n, model.experts))
+    assert len(by_variant) == 3
+    assert len({tuple(subsets) for subsets in by_variant.values()}) == 1
+
+
+def test_a_second_run_finds_nothing_to_do(finished):
+    assert "Nothing to be done" in snakemake(finished)
+
+
+def test_a_changed_hyperparameter_reruns_its_method_and_nothing_else(finished):
+    before = (finished / "study.yaml").read_text()
+    try:
+        edit(
+            finished,
+            lambda s: s.update(
+                methods=["task_arithmetic", {"method": "ties", "density": 0.3}, "iso_c"]
+            ),
+        )
+        jobs = planned(snakemake(finished, "--dry-run"))
+        assert jobs == [
+            "List the recipes and benchmarks of study.yaml",
+            "Make the tables of mini",
+            "Merge and evaluate llama, ties density=0.3 (3 models)",
+            "Merge and evaluate qwen3, ties density=0.3 (3 models)",
+        ]
+    finally:
+        (finished / "study.yaml").write_text(before)
+
+
+def test_another_benchmark_recomputes_no_result(finished):
+    before = states(finished, "results/evals/*/*.json")
+    edit(finished, lambda s: s["benchmarks"].append("mini_three"))
+    snakemake(finished)
+    after = states(finished, "results/evals/*/*.json")
+    assert len(after) == len(before) * 3 // 2
+    assert all(after[path] == state for path, state in before.items())
+    assert not list(finished.glob("results/**/*.safetensors"))
+
+
+@pytest.mark.slow
+def test_kills_at_ten_moments_end_in_the_same_tables(tmp_path):
+    calm, shaken = tmp_path / "calm", tmp_path / "shaken"
+    for folder in (calm, shaken):
+        folder.mkdir()
+        make_study(folder, methods=["task_arithmetic", "tsv_m"])
+    started = time.monotonic()
+    snakemake(calm)
+    duration = time.monotonic() - started
+    for moment in range(10):
+        kill_after(shaken, duration * (moment + 1) / 12)
+        assert not broken_files(shaken)
+    snakemake(shaken)
+    assert digests(calm, "results/*/tables/*") == digests(shaken, "results/*/tables/*")
+    assert not list(shaken.glob("results/**/*.safetensors"))
+
+
+def kill_after(folder, seconds):
+    """Start the workflow and kill its whole process tree after some seconds."""
+    process = subprocess.Popen(
+        command(),
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    snakemake(folder, "--unlock")
+
+
+def broken_files(folder):
+    """Return result files under final names that do not parse."""
+    found = []
+    for path in [*folder.glob("results/evals/*/*.json"), *folder.glob("results/merges/*.json")]:
+        try:
+            assert yaml.safe_load(path.read_text())["schema"] == 1
+        except Exception:  # noqa: BLE001 - any failure to read is what is looked for
+            found.append(path)
+    return found
+
+
+# --- refusals before any job starts ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.update(methods=["tie"]), "did you mean 'ties'"),
+        (lambda s: s.update(benchmarks=["mini_won"]), "did you mean 'mini_one'"),
+        (lambda s: s.update(sizes=[4]), "larger than the number of experts"),
+        (lambda s: s["bases"]["llama"].update(checkpoint="nowhere"), "nowhere"),
+    ],
+)
+def test_the_workflow_refuses_a_bad_study(tmp_path, change, words):
+    make_study(tmp_path)
+    edit(tmp_path, change)
+    output = snakemake(tmp_path, check=False)
+    assert words in output
+    assert "Traceback" not in output
+    assert not list(tmp_path.glob("results/evals"))
+
+
+def test_an_expert_with_nan_stops_the_study_before_any_merge(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    make_study(tmp_path)
+    path = tmp_path / "checkpoints/llama/expert1/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    output = snakemake(tmp_path, check=False)
+    assert "expert1: tensor model.norm.weight holds NaN" in output
+    assert not list(tmp_path.glob("results/merges/*"))
