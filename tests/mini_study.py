@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -27,21 +28,21 @@ metadata:
 """
 
 
-def make_study(folder: Path, **changes) -> Path:
+def make_study(folder: Path, bases: Sequence[str] = ("llama", "qwen3"), **changes) -> Path:
     """Write checkpoints, tasks and study.yaml below `folder`; return the study file.
 
     Paths in the study are relative, so it must be run from `folder`.
     """
-    bases = {}
-    for name in ("llama", "qwen3"):
+    entries = {}
+    for name in bases:
         family = make_family(folder / "checkpoints" / name, name)
         experts = {e.name: str(e.relative_to(folder)) for e in family.experts}
-        bases[name] = {"checkpoint": str(family.base.relative_to(folder)), "experts": experts}
+        entries[name] = {"checkpoint": str(family.base.relative_to(folder)), "experts": experts}
     for task in ("mini_one", "mini_two", "mini_three"):
         make_task(folder, task)
     study = {
         "name": "mini",
-        "bases": bases,
+        "bases": entries,
         "methods": ["task_arithmetic", "ties", "iso_c"],
         "sizes": [2, 3],
         "subsets": 2,
