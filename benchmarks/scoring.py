@@ -1,6 +1,7 @@
 """Time the prefix backend against lm-eval's hf backend, in turn, on a model and real benchmarks.
 
-    python benchmarks/scoring.py --model DIR --data DIR [--items 40] [--rounds 3] [--dtype float32]
+    python benchmarks/scoring.py --model DIR --data DIR [--bigbench bigbench-1.0.0.tar.gz]
+        [--items 40] [--rounds 3] [--dtype float32]
 
 Both score the same requests in one process, alternating, the hf backend at the batch size that
 proved fastest for it on that benchmark. Prints, per benchmark: tokens a naive run computes, tokens
@@ -16,6 +17,7 @@ import json
 import logging
 import math
 import statistics
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -47,6 +49,7 @@ BENCHMARKS = [
     *((f"{task}", task, 0, True) for task in MMLU),
     *((f"{task}, 5 fixed examples", task, 5, True) for task in MMLU),
 ]
+BIG_BENCH = ["date_understanding", "movie_recommendation", "disambiguation_qa"]
 BATCH_SIZES = (1, 4, 16)
 
 
@@ -55,8 +58,9 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(options.threads)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    chosen = [b for b in BENCHMARKS if any(part in b[0] for part in options.only.split("+"))]
-    tasks = load_tasks(chosen, options.data)
+    known = BENCHMARKS + [big_bench_entry(name) for name in BIG_BENCH if options.bigbench]
+    chosen = [b for b in known if any(part in b[0] for part in options.only.split("+"))]
+    tasks = load_tasks(chosen, options.data, options.bigbench)
     arguments = {"dtype": options.dtype, "device": options.device}
     hf = HFLM(options.model, **arguments)
     with tempfile.TemporaryDirectory() as store:
@@ -80,6 +84,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", required=True, help="model directory")
     parser.add_argument("--data", required=True, help="folder <task>/<split>.jsonl")
+    parser.add_argument("--bigbench", help="source archive of the bigbench package")
     parser.add_argument("--items", type=int, default=40, help="items a benchmark")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
     parser.add_argument("--dtype", default="float32")
@@ -91,12 +96,58 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_tasks(benchmarks: list[tuple[str, str, int, bool]], data: str) -> dict[Any, Any]:
+def big_bench_entry(name: str) -> tuple[str, str, int, bool]:
+    """Return the line of a BIG-bench task: three fixed examples, as in BIG-bench Hard."""
+    return (f"BIG-bench {name}, 3 fixed examples", f"bigbench_{name}", 3, True)
+
+
+def write_big_bench(archive: str, folder: Path) -> None:
+    """Write lm-eval tasks and their data from the archive: three items are examples, the rest asked."""
+    with tarfile.open(archive) as members:
+        for name in BIG_BENCH:
+            task = f"bigbench_{name}"
+            path = f"bigbench-1.0.0/bigbench/benchmark_tasks/{name}/task.json"
+            examples = json.load(members.extractfile(path))["examples"]
+            docs = [
+                {
+                    "input": example["input"],
+                    "choices": list(example["target_scores"]),
+                    "gold": max(range(len(scores)), key=scores.__getitem__),
+                }
+                for example in examples
+                if (scores := list(example["target_scores"].values()))
+            ]
+            files = {"dev": docs[:3], "test": docs[3:]}
+            for split, part in files.items():
+                lines = "".join(json.dumps(doc) + "\n" for doc in part)
+                (folder / f"{task}-{split}.jsonl").write_text(lines)
+            content = {
+                "task": task,
+                "dataset_path": "json",
+                "dataset_kwargs": {
+                    "data_files": {s: str(folder / f"{task}-{s}.jsonl") for s in files}
+                },
+                "output_type": "multiple_choice",
+                "test_split": "test",
+                "fewshot_split": "dev",
+                "doc_to_text": "Q: {{input}}\nA:",
+                "doc_to_choice": "{{choices}}",
+                "doc_to_target": "{{gold}}",
+                "metric_list": [{"metric": "acc"}],
+            }
+            (folder / f"{task}.yaml").write_text(yaml.safe_dump(content))
+
+
+def load_tasks(
+    benchmarks: list[tuple[str, str, int, bool]], data: str, archive: str | None = None
+) -> dict[Any, Any]:
     """Return lm-eval's task objects, reading local data."""
-    names = sorted({task for _, task, _, _ in benchmarks})
+    names = sorted({task for _, task, _, _ in benchmarks if "bigbench" not in task})
     loaded = {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = include_paths(names, None, data, Path(scratch))
+        if archive:
+            write_big_bench(archive, Path(scratch))
         for benchmark in benchmarks:
             _, name, examples, fixed = benchmark
             file = Path(scratch, f"{name}.yaml")
