@@ -145,7 +145,7 @@ def _add_evaluate(commands: Commands) -> None:
     command.add_argument("--limit", type=int, help="first items only")
     command.add_argument("--num-fewshot", type=int, help="default: each task's own")
     command.add_argument("--metric", default="acc", help="acc, acc_norm, ...")
-    command.add_argument("--backend", default="hf", help="hf")
+    command.add_argument("--backend", default="prefix", help="prefix or hf")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     command.add_argument("--out", required=True, type=Path, help="folder of the result files")

@@ -107,6 +107,7 @@ class _Worker:
             study.evaluation,
             tasks_dir=study.tasks_dir,
             task_data=study.task_data,
+            store=results / "requests",
             device=device,
         )
 

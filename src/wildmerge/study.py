@@ -133,7 +133,11 @@ class Benchmark(Strict):
 class Evaluation(Strict):
     """How every model is scored; part of each result's identity."""
 
-    backend: Literal["hf"] = Field("hf", description="lm-eval's plain Hugging Face backend")
+    backend: Literal["prefix", "hf"] = Field(
+        "prefix",
+        description="prefix: each distinct prefix of a benchmark is computed once; hf: lm-eval's "
+        "plain Hugging Face backend",
+    )
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
     chat_template: bool = False
 

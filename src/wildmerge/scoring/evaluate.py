@@ -48,6 +48,7 @@ class Session:
         tasks_dir: folder of own task YAMLs.
         task_data: folder <task>/<split>.jsonl that replaces stock tasks' data.
         device: "cpu", "cuda" or "cuda:i".
+        store: folder for tokenised requests, which all models of a base share; None keeps none.
         batch_size: of the `hf` backend.
     """
 
@@ -58,6 +59,7 @@ class Session:
         *,
         tasks_dir: str | None = None,
         task_data: str | None = None,
+        store: Path | None = None,
         device: str = "cpu",
         batch_size: int = 16,
     ) -> None:
@@ -70,6 +72,7 @@ class Session:
         self._manager = TaskManager(include_path=folders, include_defaults=False)
         self._loaded: dict[str, Any] = {}
         self.evaluation = evaluation
+        self.store = store
         self.device = device
         self.batch_size = batch_size
 
@@ -87,17 +90,21 @@ class Session:
                 on_done(item)
 
     def _load(self, model: Path) -> Any:
-        from lm_eval.models.huggingface import HFLM
-
         if not any(model.glob("tokenizer*")):
             raise Refusal(f"{model}: no tokenizer files; copy those of the base into it")
-        return HFLM(
-            pretrained=str(model),
-            dtype=self.evaluation.dtype,
-            device=self.device,
-            batch_size=self.batch_size,
-            trust_remote_code=False,
-        )
+        options = {
+            "dtype": self.evaluation.dtype,
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "trust_remote_code": False,
+        }
+        if self.evaluation.backend == "hf":
+            from lm_eval.models.huggingface import HFLM
+
+            return HFLM(str(model), **options)
+        from wildmerge.scoring.prefix import PrefixLM
+
+        return PrefixLM(str(model), store=self.store, **options)
 
     def _run(self, lm: Any, item: Item) -> Result:
         # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
