@@ -6,10 +6,15 @@ import matplotlib as mpl
 import pytest
 
 import synthetic_results
-from wildmerge import appearance
-from wildmerge.figures import accuracy_figure, draw_figures, grid_figure, update_norm_figure
-from wildmerge.grids import find_grids
-from wildmerge.tables import Tables, aggregate, read_tables
+from wildmerge.reporting import appearance
+from wildmerge.reporting.figures import (
+    accuracy_figure,
+    draw_figures,
+    grid_figure,
+    update_norm_figure,
+)
+from wildmerge.reporting.grids import find_grids
+from wildmerge.reporting.tables import Tables, aggregate, read_tables
 
 DENSITIES = {f"ties density={value}": {"density": value} for value in (0.1, 0.2, 0.4)}
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import synthetic_results
-from wildmerge import story
 from wildmerge.errors import Refusal
-from wildmerge.figures import draw_figures
-from wildmerge.report import write_report
-from wildmerge.tables import aggregate, read_tables
+from wildmerge.reporting import story
+from wildmerge.reporting.figures import draw_figures
+from wildmerge.reporting.report import write_report
+from wildmerge.reporting.tables import aggregate, read_tables
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wildmerge import statistics
+from wildmerge.reporting import statistics
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 import synthetic_results
 from wildmerge.errors import Refusal
-from wildmerge.tables import Tables, aggregate, read_tables
+from wildmerge.reporting.tables import Tables, aggregate, read_tables
 
 
 @pytest.fixture(scope="module")

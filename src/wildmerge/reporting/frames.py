@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from wildmerge import statistics
-from wildmerge.collect import Results, difference_stderr
 from wildmerge.errors import Refusal
+from wildmerge.reporting import statistics
+from wildmerge.reporting.collect import Results, difference_stderr
 
 
 def model_table(found: Results) -> pd.DataFrame:

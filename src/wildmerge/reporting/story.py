@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from wildmerge import statistics
-from wildmerge.appearance import variant_label
-from wildmerge.tables import Tables
+from wildmerge.reporting import statistics
+from wildmerge.reporting.appearance import variant_label
+from wildmerge.reporting.tables import Tables
 
 NEAR_CEILING = 0.95
 HEADLINES = (  # by the share of merged models above their base

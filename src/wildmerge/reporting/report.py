@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from wildmerge import story
-from wildmerge.appearance import slug, variant_label
 from wildmerge.errors import Refusal
 from wildmerge.files import write_atomically
-from wildmerge.paper_tables import CAPTIONS, REFERENCES, layout, sizes
-from wildmerge.statistics import Z_95, within_noise
-from wildmerge.tables import Tables, read_tables
+from wildmerge.reporting import story
+from wildmerge.reporting.appearance import slug, variant_label
+from wildmerge.reporting.paper_tables import CAPTIONS, REFERENCES, layout, sizes
+from wildmerge.reporting.statistics import Z_95, within_noise
+from wildmerge.reporting.tables import Tables, read_tables
 
 SHOWN = 60  # rows of provenance on the page; warnings, which come last, can be many
 HOW_TO_READ = {

@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from wildmerge.collect import collect
 from wildmerge.errors import Refusal
 from wildmerge.files import write_atomically
-from wildmerge.frames import (
+from wildmerge.reporting.collect import collect
+from wildmerge.reporting.frames import (
     benchmark_table,
     curve_tables,
     expert_table,
     model_table,
     score_table,
 )
-from wildmerge.paper_tables import paper_table, to_latex, to_markdown
+from wildmerge.reporting.paper_tables import paper_table, to_latex, to_markdown
 
 TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),

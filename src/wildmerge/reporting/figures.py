@@ -15,8 +15,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from wildmerge.appearance import look, slug
-from wildmerge.drawing import (
+from wildmerge.files import write_atomically
+from wildmerge.reporting.appearance import look, slug
+from wildmerge.reporting.drawing import (
     PER_CENT,
     STYLE,
     base_dashes,
@@ -31,10 +32,9 @@ from wildmerge.drawing import (
     styled,
     variant_curves,
 )
-from wildmerge.files import write_atomically
-from wildmerge.grids import find_grids
-from wildmerge.statistics import within_noise
-from wildmerge.tables import Tables, read_tables
+from wildmerge.reporting.grids import find_grids
+from wildmerge.reporting.statistics import within_noise
+from wildmerge.reporting.tables import Tables, read_tables
 
 NO_DATE = {
     "svg": {"Date": None},

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from wildmerge.appearance import BASE_COLOUR, FAMILIES, LINE_STYLES, look, variant_label
+from wildmerge.reporting.appearance import BASE_COLOUR, FAMILIES, LINE_STYLES, look, variant_label
 
 STYLE = {
     **sns.axes_style("ticks"),

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from wildmerge import statistics
-from wildmerge.appearance import SUBSPACE, WEIGHT_SPACE, look, variant_label
-from wildmerge.frames import curve_points
+from wildmerge.reporting import statistics
+from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look, variant_label
+from wildmerge.reporting.frames import curve_points
 
 AVERAGE = "average"
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}

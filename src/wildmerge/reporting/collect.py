@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wildmerge.appearance import method_order
 from wildmerge.errors import Refusal
-from wildmerge.statistics import combined_stderr, mean, stderr_of_mean
+from wildmerge.reporting.appearance import method_order
+from wildmerge.reporting.statistics import combined_stderr, mean, stderr_of_mean
 
 KINDS = ("base", "expert", "merge")
 
