@@ -7,9 +7,9 @@
 from snakemake.exceptions import WorkflowError
 
 from wildmerge.errors import Refusal
-from wildmerge.lock import Lock, checkpoints_of, lock_path, task_inputs
+from wildmerge.lock import Lock, checkpoints_of, lock_path
 from wildmerge.models import list_jobs
-from wildmerge.scoring.task_sources import check_benchmarks
+from wildmerge.scoring.task_sources import check_benchmarks, task_inputs
 from wildmerge.study import load_study
 
 RESULTS = "results"

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from wildmerge.errors import Refusal
 from wildmerge.files import sha256_of, write_json
 from wildmerge.recipe import short_hash
+from wildmerge.scoring.task_sources import data_files, definition_files
 from wildmerge.study import Study
 
 Entry = dict[str, Any]
@@ -127,57 +127,3 @@ def _lock_tasks(study: Study) -> dict[str, Entry]:
         files = [*definition_files(study, benchmark.task), *data_files(study, benchmark.task)]
         tasks[benchmark.task] = {str(f): sha256_of(f) for f in files}
     return dict(sorted(tasks.items()))
-
-
-def definition_files(study: Study, task: str) -> list[Path]:
-    """Return the YAML of a task of the study's own folder, and the local data that it names."""
-    own = own_tasks(study.tasks_dir)
-    if task not in own:
-        return []
-    data = _named_data(own[task])
-    for path in data:
-        if not path.exists():
-            raise Refusal(f"{own[task]}: its data file {path} is missing; make or fetch it first")
-    return [own[task], *data]
-
-
-def task_inputs(study: Study) -> list[str]:
-    """Return the data files and folders, there or not yet, that the study's benchmarks read."""
-    own = own_tasks(study.tasks_dir)
-    named = [path for b in study.benchmarks if b.task in own for path in _named_data(own[b.task])]
-    return sorted({str(p) for p in named} | ({study.task_data} if study.task_data else set()))
-
-
-def _named_data(definition: Path) -> list[Path]:
-    """Return the local files that a task YAML names under dataset_kwargs.data_files."""
-    content = yaml.load(definition.read_text(encoding="utf-8"), Loader=_AnyTag)
-    named = (content.get("dataset_kwargs") or {}).get("data_files") or {}
-    lists = named.values() if isinstance(named, dict) else [named]
-    return [Path(p) for one in lists for p in (one if isinstance(one, list) else [one])]
-
-
-def data_files(study: Study, task: str) -> list[Path]:
-    """Return the files <task_data>/<task>/*.jsonl that replace a stock task's data."""
-    folder = Path(study.task_data or "", task)
-    return sorted(folder.rglob("*.jsonl")) if study.task_data and folder.is_dir() else []
-
-
-def own_tasks(tasks_dir: str | None) -> dict[str, Path]:
-    """Return the task YAMLs of a folder by the name of their task."""
-    if tasks_dir is None:
-        return {}
-    if not Path(tasks_dir).is_dir():
-        raise Refusal(f"tasks_dir: {tasks_dir} is not a folder; check the path in the study")
-    found = {}
-    for path in sorted(Path(tasks_dir).rglob("*.yaml")):
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_AnyTag)
-        if isinstance(content, dict) and isinstance(content.get("task"), str):
-            found[content["task"]] = path
-    return found
-
-
-class _AnyTag(yaml.SafeLoader):
-    """Reads task YAMLs without acting on lm-eval's `!function` tags."""
-
-
-_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")

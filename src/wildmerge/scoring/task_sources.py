@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from wildmerge.errors import Refusal
-from wildmerge.lock import own_tasks
 from wildmerge.study import Study
 from wildmerge.words import unknown
 
-_NAME = re.compile(rb"^(?:task|group|tag): *[\"']?([A-Za-z0-9_.+-]+)", re.MULTILINE)
+_NAME = re.compile(rb"^[\"']?(task|group|tag)[\"']?: *[\"']?([A-Za-z0-9_.+-]+)", re.MULTILINE)
+_SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
 @cache
@@ -30,14 +30,15 @@ def stock_tasks() -> dict[str, Path]:
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise Refusal("lm-eval is not installed; install wildmerge[eval]")
-    found: dict[str, Path] = {}
-    for folder, _, files in os.walk(Path(spec.submodule_search_locations[0], "tasks")):
+    found: dict[str, dict[str, Path]] = {"task": {}, "group": {}, "tag": {}}
+    for folder, below, files in os.walk(Path(spec.submodule_search_locations[0], "tasks")):
+        below.sort()
         for file in sorted(files):
             if file.endswith((".yaml", ".yml")):
                 path = Path(folder, file)
-                for name in _NAME.findall(path.read_bytes()):
-                    found.setdefault(name.decode(), path)
-    return found
+                for kind, name in _NAME.findall(path.read_bytes()):
+                    found[kind.decode()].setdefault(name.decode(), path)
+    return found["tag"] | found["group"] | found["task"]
 
 
 def check_benchmarks(study: Study, where: str) -> None:
@@ -49,6 +50,52 @@ def check_benchmarks(study: Study, where: str) -> None:
             raise Refusal(f"{where}: benchmarks[{index}]: {problem}")
 
 
+def definition_files(study: Study, task: str) -> list[Path]:
+    """Return the YAML of a task of the study's own folder, and the local data that it names."""
+    own = own_tasks(study.tasks_dir)
+    if task not in own:
+        return []
+    data = _named_data(own[task])
+    for path in data:
+        if not path.exists():
+            raise Refusal(f"{own[task]}: its data file {path} is missing; make or fetch it first")
+    return [own[task], *data]
+
+
+def task_inputs(study: Study) -> list[str]:
+    """Return the data files and folders, there or not yet, that the study's benchmarks read."""
+    own = own_tasks(study.tasks_dir)
+    named = [path for b in study.benchmarks if b.task in own for path in _named_data(own[b.task])]
+    return sorted({str(p) for p in named} | ({study.task_data} if study.task_data else set()))
+
+
+def _named_data(definition: Path) -> list[Path]:
+    """Return the local files that a task YAML names under dataset_kwargs.data_files."""
+    named = (_read(definition).get("dataset_kwargs") or {}).get("data_files") or {}
+    lists = named.values() if isinstance(named, dict) else [named]
+    return [Path(p) for one in lists for p in (one if isinstance(one, list) else [one])]
+
+
+def data_files(study: Study, task: str) -> list[Path]:
+    """Return the files below `task_data` that replace a stock task's (or group's) data."""
+    folders = data_folders(study.task_data, task)
+    return [file for folder in folders.values() for file in sorted(folder.glob("*.jsonl"))]
+
+
+def own_tasks(tasks_dir: str | None) -> dict[str, Path]:
+    """Return the task YAMLs of a folder by the name of their task."""
+    if tasks_dir is None:
+        return {}
+    if not Path(tasks_dir).is_dir():
+        raise Refusal(f"tasks_dir: {tasks_dir} is not a folder; check the path in the study")
+    found = {}
+    for path in sorted(Path(tasks_dir).rglob("*.yaml")):
+        task = _read(path).get("task")
+        if isinstance(task, str):
+            found[task] = path
+    return found
+
+
 def include_paths(
     tasks: list[str], tasks_dir: str | None, task_data: str | None, scratch: Path
 ) -> list[Path]:
@@ -57,7 +104,7 @@ def include_paths(
     Args:
         tasks: task or group names.
         tasks_dir: folder of own task YAMLs.
-        task_data: folder <task>/<split>.jsonl whose files replace a stock task's data.
+        task_data: folder <task>/<split>.jsonl whose files replace stock tasks' data.
         scratch: an existing folder for the YAMLs that do so.
 
     Raises:
@@ -70,12 +117,26 @@ def include_paths(
             continue
         if task not in stock_tasks():
             raise Refusal(unknown("benchmark", task, [*own, *stock_tasks()]))
-        data = Path(task_data or "", task)
-        if task_data and data.is_dir():
-            write_replacement(task, data, scratch)
-        else:
+        folders = data_folders(task_data, task)
+        for leaf, folder in folders.items():
+            write_replacement(leaf, folder, scratch)
+        if folders and task not in folders:
+            write_groups(task, scratch)
+        elif not folders:
             found.append(stock_tasks()[task].parent)
     return [*found, scratch]
+
+
+def data_folders(task_data: str | None, task: str) -> dict[str, Path]:
+    """Return the folders below `task_data` that replace the data of a task or of a group's members."""
+    if task_data is None or task not in stock_tasks():
+        return {}
+    if Path(task_data, task).is_dir():
+        return {task: Path(task_data, task)}
+    beside = stock_tasks()[task].parent
+    members = [name for name, path in stock_tasks().items() if path.parent == beside]
+    folders = {name: Path(task_data, name) for name in sorted(members)}
+    return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
 
 def write_replacement(task: str, data: Path, scratch: Path) -> None:
@@ -90,23 +151,39 @@ def write_replacement(task: str, data: Path, scratch: Path) -> None:
         "dataset_name": None,
         "dataset_kwargs": {"data_files": splits},
     }
-    stock = _stock_definition(stock_tasks()[task])
-    for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
-        if stock.get(key) not in {*splits, None}:
-            content[key] = None
-    (scratch / f"{task}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    stock = _definition(stock_tasks()[task])
+    content |= {key: None for key in _SPLITS if stock.get(key) not in {*splits, None}}
+    _write(scratch / f"{task}.yaml", content)
 
 
-def _stock_definition(path: Path) -> dict[str, Any]:
-    """Return a stock YAML's keys with those of the files it includes (functions left out)."""
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoFunctions)
+def write_groups(task: str, scratch: Path) -> None:
+    """Write the YAMLs of a stock group and of the groups beside it, which name its members."""
+    beside = stock_tasks()[task].parent
+    for path in sorted(beside.glob("*.yaml")):
+        group = _read(path).get("group")
+        if isinstance(group, str):
+            _write(scratch / f"{group}.yaml", {"include": str(path), "group": group})
+
+
+def _definition(path: Path) -> dict[str, Any]:
+    """Return a stock YAML's keys with those of the files it includes."""
+    content = _read(path)
     if "include" in content:
-        return _stock_definition(path.parent / content["include"]) | content
-    return dict(content)
+        return _definition(path.parent / content["include"]) | content
+    return content
 
 
-class _NoFunctions(yaml.SafeLoader):
-    """Reads task YAMLs without importing the Python functions that they name."""
+def _read(path: Path) -> dict[str, Any]:
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_AnyTag)
+    return content if isinstance(content, dict) else {}
 
 
-_NoFunctions.add_multi_constructor("!", lambda loader, suffix, node: None)
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+class _AnyTag(yaml.SafeLoader):
+    """Reads task YAMLs without acting on lm-eval's `!function` tags."""
+
+
+_AnyTag.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")
