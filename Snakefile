@@ -4,6 +4,10 @@
 #
 # Each rules file below is one stage and opens with its contract: inputs, outputs, steps.
 
+import os
+import sys
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
 
 from wildmerge.errors import Refusal
@@ -11,6 +15,9 @@ from wildmerge.lock import Lock, checkpoints_of, lock_path
 from wildmerge.models import list_jobs
 from wildmerge.scoring.task_sources import check_benchmarks, task_inputs
 from wildmerge.study import load_study
+
+# rules find the commands of the environment that snakemake itself runs in
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 RESULTS = "results"
 STUDY_FILE = config.get("study", "config/demo.yaml")

@@ -1,0 +1,148 @@
+"""Scores are lm-eval's own, each result is durable on its own, and nothing is computed twice."""
+
+import json
+
+import lm_eval
+import pytest
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from mini_study import make_task
+from wildmerge.cli import main
+from wildmerge.errors import Refusal
+from wildmerge.scoring.evaluate import Item, Session
+from wildmerge.scoring.task_sources import data_folders, include_paths, stock_tasks
+from wildmerge.study import Benchmark, Evaluation
+
+FEWSHOT = {"num_fewshot": 3}
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    for name in ("mini_one", "mini_two"):
+        make_task(tmp_path, name, items=24)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "tasks"
+
+
+def score(folder, tasks_dir, out, benchmarks, *, session=None, backend="hf"):
+    session = session or Session(
+        [b.task for b in benchmarks],
+        Evaluation(backend=backend, dtype="float32"),
+        tasks_dir=str(tasks_dir),
+    )
+    items = [Item(b, "id", out / f"{b.task}.json") for b in benchmarks]
+    session.score(folder, items)
+    return {item.benchmark.task: json.loads(item.path.read_text()) for item in items}
+
+
+@pytest.mark.parametrize("backend", ["hf", "prefix"])
+@pytest.mark.parametrize("fewshot", [None, 3])
+def test_scores_are_those_of_lm_eval(tiny_qwen3, tasks, tmp_path, backend, fewshot):
+    benchmark = Benchmark(task="mini_one", metric="acc_norm", num_fewshot=fewshot, limit=20)
+    ours = score(tiny_qwen3.base, tasks, tmp_path / "out", [benchmark], backend=backend)["mini_one"]
+    theirs = lm_eval.simple_evaluate(
+        model=HFLM(str(tiny_qwen3.base), dtype="float32", device="cpu"),
+        tasks=["mini_one"],
+        num_fewshot=fewshot,
+        limit=20,
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+        bootstrap_iters=0,
+    )
+    assert ours["score"] == theirs["results"]["mini_one"]["acc_norm,none"]
+    samples = theirs["samples"]["mini_one"]
+    assert ours["items"]["correct"] == [int(s["acc_norm"]) for s in samples]
+    assert ours["items"]["doc_hash"] == [s["doc_hash"] for s in samples]
+    assert (ours["n"], ours["chance"]) == (20, 0.25)
+    assert ours["settings"]["num_fewshot"] == (fewshot or 0)
+
+
+def test_every_model_of_a_process_sees_the_same_examples(tiny, tasks, tmp_path):
+    """Few-shot examples are drawn anew for each model, though tasks are loaded once."""
+    benchmark = Benchmark(task="mini_one", **FEWSHOT)
+    session = Session(["mini_one"], Evaluation(backend="hf"), tasks_dir=str(tasks))
+    folders = [tiny.base, tiny.experts[0], tiny.base]
+    first, _, again = (
+        score(folder, tasks, tmp_path / str(i), [benchmark], session=session)
+        for i, folder in enumerate(folders)
+    )
+    assert first["mini_one"]["items"] == again["mini_one"]["items"]
+
+
+def test_an_existing_result_is_left_alone(tiny, tasks, tmp_path):
+    one, two = Benchmark(task="mini_one"), Benchmark(task="mini_two")
+    score(tiny.base, tasks, tmp_path / "out", [one])
+    before = (tmp_path / "out/mini_one.json").stat().st_mtime_ns
+    score(tiny.base, tasks, tmp_path / "out", [one, two])
+    assert (tmp_path / "out/mini_one.json").stat().st_mtime_ns == before
+
+
+def test_a_crash_keeps_the_benchmarks_that_are_done(tiny, tasks, tmp_path):
+    good, bad = Benchmark(task="mini_one"), Benchmark(task="mini_two", metric="f1")
+    with pytest.raises(Refusal, match="benchmark mini_two: unknown metric 'f1'"):
+        score(tiny.base, tasks, tmp_path / "out", [good, bad])
+    assert (tmp_path / "out/mini_one.json").exists()
+    assert not (tmp_path / "out/mini_two.json").exists()
+
+
+def test_a_model_without_tokenizer_is_refused(tiny, tasks, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).symlink_to(tiny.base / name)
+    with pytest.raises(Refusal, match="no tokenizer"):
+        score(bare, tasks, tmp_path / "out", [Benchmark(task="mini_one")])
+
+
+def test_command_line_scores_and_refuses(tiny, tasks, tmp_path, capsys):
+    shared = ["--tasks-dir", str(tasks), "--out", str(tmp_path / "out"), "--dtype", "float32"]
+    assert main(["evaluate", str(tiny.base), "--tasks", "mini_one", *shared]) == 0
+    assert "acc" in capsys.readouterr().out
+    assert main(["evaluate", str(tiny.base), "--tasks", "mini_ones", *shared]) == 1
+    assert "did you mean 'mini_one'?" in capsys.readouterr().err
+
+
+# --- stock tasks ----------------------------------------------------------------------------------
+
+
+PAPER = (
+    "arc_easy arc_challenge hellaswag winogrande boolq piqa openbookqa commonsense_qa headqa prost "
+    "truthfulqa_mc1 mmlu medmcqa leaderboard_gpqa leaderboard_bbh leaderboard_mmlu_pro"
+).split()
+
+
+def test_the_sixteen_benchmarks_of_the_paper_are_found():
+    assert [task for task in PAPER if task not in stock_tasks()] == []
+
+
+def test_a_stock_task_runs_on_local_data(tiny, tmp_path):
+    rows = [
+        {
+            "id": str(i),
+            "question": "what is next?",
+            "answerKey": "B",
+            "choices": {"text": ["one", "two", "three"], "label": ["A", "B", "C"]},
+        }
+        for i in range(6)
+    ]
+    (tmp_path / "data/arc_easy").mkdir(parents=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "data/arc_easy/test.jsonl").write_text(text)
+    session = Session(["arc_easy"], Evaluation(), task_data=str(tmp_path / "data"))
+    item = Item(Benchmark(task="arc_easy", metric="acc_norm"), "id", tmp_path / "r.json")
+    session.score(tiny.base, [item])
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["n"] == 6
+    assert result["chance"] == pytest.approx(1 / 3)
+
+
+def test_a_group_runs_on_local_data(tmp_path):
+    for name in ("mmlu_anatomy", "mmlu_virology"):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        (folder / "test.jsonl").write_text("{}\n")
+    data = str(tmp_path / "data")
+    assert list(data_folders(data, "mmlu")) == ["mmlu_anatomy", "mmlu_virology"]
+    (tmp_path / "scratch").mkdir()
+    assert include_paths(["mmlu"], None, data, tmp_path / "scratch") == [tmp_path / "scratch"]
+    assert (tmp_path / "scratch/mmlu.yaml").exists()
