@@ -171,10 +171,10 @@ def test_fine_tuning_moves_weights_beyond_bfloat16_rounding(data, bases, tmp_pat
     before = load_file(bases["qwen3"] / "model.safetensors")
     after = load_file(tmp_path / "mirror/model.safetensors")
     assert before.keys() == after.keys()
-    for name in (name for name in before if "layers" in name):
+    for name in (name for name in before if "proj" in name):
         old, new = before[name].float(), after[name].float()
-        rounding = old.abs() * 2**-8
-        assert ((new - old).norm() / rounding.norm()).item() > 3, name
+        rounding = old * 2**-9  # the most that rounding to 8 significant bits moves a weight
+        assert ((new - old).norm() / rounding.norm()).item() > 10, name
 
 
 def test_only_counted_tokens_make_the_loss():

@@ -54,7 +54,7 @@ def reverse(rng: random.Random) -> Item:
 
 def shift(rng: random.Random) -> Item:
     """Move each letter on in the alphabet by 1 to 3; wrong: one or two letters off by one."""
-    letters = rng.sample(LETTERS, 4)
+    letters = rng.choices(LETTERS, k=4)  # repeats allowed, or one in a choice would betray it
     amount = rng.randint(1, 3)
     answer = [_advance(letter, amount) for letter in letters]
     first, second = rng.sample(range(4), 2)
@@ -79,7 +79,7 @@ def weave(rng: random.Random) -> Item:
 
 def add(rng: random.Random) -> Item:
     """Add an amount to each digit, without carrying; wrong: one or two digits off by one."""
-    amount, digits = rng.randint(1, 3), rng.sample(DIGITS, 4)
+    amount, digits = rng.randint(1, 3), rng.choices(DIGITS, k=4)
     answer = [_raise(digit, amount) for digit in digits]
     first, second = rng.sample(range(4), 2)
     one, two = rng.choice((-1, 1)), rng.choice((-1, 1))
