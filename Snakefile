@@ -11,7 +11,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from wildmerge.errors import Refusal
-from wildmerge.lock import Lock, checkpoints_of, lock_path
+from wildmerge.lock import Lock, check_checkpoints, checkpoints_of, lock_path
 from wildmerge.models import list_jobs
 from wildmerge.scoring.task_sources import check_benchmarks, task_inputs
 from wildmerge.study import load_study
@@ -24,6 +24,7 @@ STUDY_FILE = config.get("study", "config/demo.yaml")
 try:
     STUDY = load_study(STUDY_FILE)
     check_benchmarks(STUDY, STUDY_FILE)
+    check_checkpoints(STUDY, STUDY_FILE, made_below=RESULTS)
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 OUT = f"{RESULTS}/{STUDY.name}"

@@ -178,7 +178,10 @@ def broken_files(folder):
         (lambda s: s.update(methods=["tie"]), "did you mean 'ties'"),
         (lambda s: s.update(benchmarks=["mini_ones"]), "did you mean 'mini_one'"),
         (lambda s: s.update(sizes=[4]), "larger than the number of experts"),
-        (lambda s: s["bases"]["llama"].update(checkpoint="nowhere"), "nowhere"),
+        (
+            lambda s: s["bases"]["llama"].update(checkpoint="nowhere"),
+            "study.yaml: bases.llama.checkpoint: no folder nowhere",
+        ),
     ],
 )
 def test_the_workflow_refuses_a_bad_study(tmp_path, change, words):

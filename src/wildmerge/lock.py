@@ -61,6 +61,18 @@ def checkpoints_of(study: Study) -> list[str]:
     return sorted({ref for b in bases for ref in (b.checkpoint, *b.experts.values())})
 
 
+def check_checkpoints(study: Study, where: str, made_below: str) -> None:
+    """Refuse a study with a checkpoint folder that neither exists nor is made below `made_below`."""
+    for name, base in study.bases.items():
+        keys = {"checkpoint": base.checkpoint}
+        keys |= {f"experts.{expert}": folder for expert, folder in base.experts.items()}
+        for key, folder in keys.items():
+            if not Path(folder).is_dir() and not folder.startswith(f"{made_below}/"):
+                raise Refusal(
+                    f"{where}: bases.{name}.{key}: no folder {folder}; check the path or fetch it"
+                )
+
+
 def make_lock(study: Study, old: Lock | None = None) -> Lock:
     """Lock every checkpoint and all local task data of a study.
 
