@@ -44,7 +44,7 @@ test-slow: install
 	@python -m pytest -m slow
 
 test: install
-	@python -m pytest
+	@python -m pytest -n auto --dist loadfile
 
 lint: install
 	ruff check .
