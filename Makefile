@@ -13,7 +13,8 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SNAKEMAKE := snakemake --cores $(CORES)
+# flock instead of snakemake's own lock: it goes with the process, so that a killed run can be run again
+SNAKEMAKE := mkdir -p .snakemake && flock --nonblock .snakemake/running snakemake --nolock --cores $(CORES)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo smollm2 test test-slow lint format lock clean
@@ -32,13 +33,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-demo: install
-	@$(SNAKEMAKE) --config study=config/demo.yaml
-	@echo "The report is in results/demo/report.html"
-
-smollm2: install
-	@$(SNAKEMAKE) --config study=config/smollm2.yaml
-	@echo "The report is in results/smollm2/report.html"
+demo smollm2: install
+	@$(SNAKEMAKE) --config study=config/$@.yaml || \
+		(echo "Not finished, or another run is going on; run it again to go on." && false)
+	@echo "The report is in results/$@/report.html"
 
 test-slow: install
 	@python -m pytest -m slow

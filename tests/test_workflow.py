@@ -37,7 +37,7 @@ def snakemake(folder, *options, targets=TARGETS, check=True):
 def command(*options, targets=TARGETS):
     return [
         *(sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile")),
-        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"),
+        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2", "--nolock"),
         *("--config", "study=study.yaml", *options),
     ]
 
@@ -155,7 +155,6 @@ def kill_after(folder, seconds):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    snakemake(folder, "--unlock")
 
 
 def broken_files(folder):
