@@ -55,8 +55,11 @@ def variant_label(variant: str, method: str) -> str:
         variant: as in the study, for example `ties density=0.2`.
         method: the method's name, for example `ties`.
     """
-    if variant == method or variant.startswith(f"{method} "):
-        return (look(method).label + variant.removeprefix(method).replace("=", " = ")).strip()
+    if variant == method:
+        return look(method).label
+    if variant.startswith(f"{method} "):
+        changes = variant.removeprefix(f"{method} ").replace(" ", ", ").replace("=", " = ")
+        return f"{look(method).label} ({changes})"
     return variant
 
 
