@@ -55,6 +55,9 @@ def test_scores_are_those_of_lm_eval(tiny_qwen3, tasks, tmp_path, backend, fewsh
     assert ours["items"]["doc_hash"] == [s["doc_hash"] for s in samples]
     assert (ours["n"], ours["chance"]) == (20, 0.25)
     assert ours["settings"]["num_fewshot"] == (fewshot or 0)
+    if backend == "prefix":
+        assert ours["tokens"]["requests"] == 20 * 4
+        assert 0 < ours["tokens"]["computed"] < ours["tokens"]["naive"]
 
 
 def test_every_model_of_a_process_sees_the_same_examples(tiny, tasks, tmp_path):

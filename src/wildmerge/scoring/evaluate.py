@@ -13,7 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ class Session:
         # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
         from lm_eval.evaluator import evaluate
 
+        before = _tokens(lm)
         with redirect_stderr(io.StringIO()):  # its progress bars; ours counts benchmarks
             raw = evaluate(
                 lm=lm,
@@ -120,7 +121,8 @@ class Session:
                 log_samples=True,
                 bootstrap_iters=0,
             )
-        return _result(raw, item, self.evaluation)
+        spent = {key: value - before[key] for key, value in _tokens(lm).items()}
+        return _result(raw, item, self.evaluation) | ({"tokens": spent} if spent else {})
 
     def _tasks(self, benchmark: Benchmark) -> Any:
         """Return a task or group, loaded once and seeded anew, so that every model sees the same."""
@@ -144,6 +146,11 @@ def _set_fewshot(name: str, task: Any, wanted: int | None) -> None:
         raise Refusal(f"benchmark {name}: its definition fixes num_fewshot at 0; leave it out")
     else:
         task.set_config(key="num_fewshot", value=wanted)
+
+
+def _tokens(lm: Any) -> dict[str, int]:
+    """Return what the `prefix` backend has counted so far: tokens, requests, truncated requests."""
+    return asdict(lm.counts) if hasattr(lm, "counts") else {}
 
 
 def _result(raw: Any, item: Item, evaluation: Evaluation) -> Result:
