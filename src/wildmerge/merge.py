@@ -133,7 +133,9 @@ class _Engine:
                 disable=None if progress else True,
             ) as bar,
         ):
-            jobs = {pool.submit(self._tensor, name, writer): name for name in floats}
+            # the largest first: no worker is left with a long job when the others are done
+            order = sorted(floats, key=lambda name: -math.prod(floats[name].shape))
+            jobs = {pool.submit(self._tensor, name, writer): name for name in order}
             try:
                 for job in as_completed(jobs):
                     facts[jobs[job]] = job.result()
@@ -159,7 +161,7 @@ class _Engine:
         update, facts = result if isinstance(result, tuple) else (result, {})
         squares = 0.0
         for at, part in _parts(vectors, update):
-            squares += float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2
+            squares += float(part.dot(part))
             writer.write(name, at.start, vectors.base_chunk(at).add_(part).to(self.dtype))
         return {"norm": math.sqrt(squares), **facts}
 

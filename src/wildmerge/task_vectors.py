@@ -5,7 +5,8 @@ A method gets a `TaskVectors` and returns an update to the base, in one of two f
 - a float32 tensor of the tensor's shape (methods that need the whole matrix at once), or
 - an elementwise rule: a function that maps a chunk of the task vectors, float32 of shape
   (n_experts, c), and the chunk's place in the flattened tensor to the chunk of the update, shape (c,).
-  The engine applies it chunk by chunk, so that no stack of n full tensors ever exists.
+  The engine applies it chunk by chunk, so that no stack of n full tensors ever exists. The chunk is
+  the rule's own: it may be overwritten.
 
 Either may be returned alone or with a dictionary of facts for the merge report.
 """
@@ -27,9 +28,12 @@ Update = Tensor | Rule
 Facts = dict[str, Any]
 
 CHUNK = 1 << 16
-"""Elements of one tensor that are worked on at once on a CPU: a dozen float32 rows fit its cache."""
+"""Elements of a task vector that are worked on at once on a CPU: a few float32 rows fit its cache."""
 CHUNK_CUDA = 1 << 24
 """The same on a GPU, where launches cost more than memory."""
+BLOCK = 1 << 9
+"""Chunks start at multiples of this, so that sums over a chunk group the same elements, and vector
+instructions the same columns, whatever the size of a chunk."""
 
 _EMBEDDINGS = {"embed_tokens", "wte", "word_embeddings"}
 _HEADS = {"lm_head", "embed_out"}
@@ -54,7 +58,8 @@ class TaskVectors:
         name: the tensor's name in the checkpoint; decides its role.
         sources: names of base and experts for messages; default "base", "expert 1", ...
         device: where the arithmetic happens.
-        chunk: elements worked on at once; a choice of speed, never of result.
+        chunk: elements of each task vector worked on at once, rounded up to whole blocks; a choice of
+            speed, never of result.
     """
 
     def __init__(
@@ -76,7 +81,8 @@ class TaskVectors:
         self._base = base.reshape(-1)
         self._experts = [expert.reshape(-1) for expert in experts]
         self._sources = sources or ["base", *(f"expert {i + 1}" for i in range(len(experts)))]
-        self._chunk = chunk or (CHUNK if self.device.type == "cpu" else CHUNK_CUDA)
+        chunk = chunk or (CHUNK if self.device.type == "cpu" else CHUNK_CUDA)
+        self._chunk = -(-chunk // BLOCK) * BLOCK
         self._finite = False
 
     def __len__(self) -> int:
@@ -114,20 +120,41 @@ class TaskVectors:
         """
         buffer = torch.empty(len(self), min(self._chunk, self.numel), device=self.device)
         for at in self.places():
-            base = self.base_chunk(at)
             deltas = buffer[:, : at.stop - at.start]
-            for row, expert in zip(deltas, self._experts, strict=True):
-                row.copy_(expert[at]).sub_(base)
+            for row, expert in zip(deltas.unbind(), self._experts, strict=True):
+                row.copy_(expert[at])
+            deltas.sub_(self.base_chunk(at))
             self._check_finite(deltas, at)
             yield at, deltas
         self._finite = True
 
+    def chunk(self, index: int, at: slice) -> Tensor:
+        """Return elements `at` of one expert's flattened task vector, float32, shape (c,)."""
+        return self._experts[index][at].to(self.device, torch.float32) - self.base_chunk(at)
+
     def __getitem__(self, index: int) -> Tensor:
         """Return one expert's whole task vector, float32 of the tensor's shape."""
-        expert = self._experts[index].to(self.device, torch.float32)
-        delta = expert - self._base.to(self.device, torch.float32)
-        self._check_finite(delta[None], slice(0, self.numel), first=index)
-        return delta.reshape(self.shape)
+        whole = torch.empty(self.numel, device=self.device)
+        for at in self.places():
+            whole[at] = self.chunk(index, at)
+            self._check_finite(whole[None, at], at, first=index)
+        return whole.reshape(self.shape)
+
+    def sample(self, count: int) -> Tensor:
+        """Return `count` entries of every task vector, from the same places, (n, count) float32.
+
+        One random place in each of `count` equal parts of the flattened tensor, the same each time; all
+        places where there are no more than `count`.
+        """
+        if count >= self.numel:
+            places = torch.arange(self.numel)
+        else:
+            jitter = torch.rand(count, generator=torch.Generator().manual_seed(0))
+            places = (torch.arange(count) + jitter.double()) * (self.numel / count)
+            places = places.long().clamp_(max=self.numel - 1)
+        base = self._base[places].float()
+        deltas = torch.stack([expert[places].float() for expert in self._experts]).sub_(base)
+        return deltas.to(self.device)
 
     def materialise(self, rule: Rule) -> Tensor:
         """Apply an elementwise rule to the whole tensor: float32 of the tensor's shape."""

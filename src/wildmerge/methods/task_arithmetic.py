@@ -32,8 +32,9 @@ def task_arithmetic(
     Returns:
         An elementwise rule.
     """
-    w = torch.tensor(weights or [1.0] * len(vectors), device=vectors.device)
-    if scale == "mean":
-        w = w / w.sum()
-    factors = (lambda_ * w)[:, None]
-    return lambda deltas, at: (deltas * factors).sum(0)
+    w = weights or [1.0] * len(vectors)
+    total = sum(w) if scale == "mean" else 1.0
+    if len(set(w)) == 1:
+        return lambda deltas, at: deltas.sum(0).mul_(lambda_ * w[0] / total)
+    factors = torch.tensor([lambda_ * x / total for x in w], device=vectors.device)[:, None]
+    return lambda deltas, at: deltas.mul_(factors).sum(0)
