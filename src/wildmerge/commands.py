@@ -28,7 +28,7 @@ def merge(arguments: argparse.Namespace) -> None:
         methods.get(recipe.method).complete(recipe.parameters)
     if arguments.out.exists() and not arguments.overwrite:
         raise Refusal(f"{arguments.out}: exists; give --overwrite or choose another --out")
-    for name in (recipe.base, *recipe.experts):  # told before torch is imported, which takes seconds
+    for name in (recipe.base, *recipe.experts):  # before torch is imported, which takes seconds
         if not Path(name).is_dir():
             raise Refusal(f"{name}: no such checkpoint folder; check the path")
     from wildmerge.merge import merge
