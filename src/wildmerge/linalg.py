@@ -1,20 +1,101 @@
 """The only place with singular value decompositions, polar factors and numerical rank.
 
 Everything is computed in float64: a float32 SVD is off by up to 3e-5, more than the methods may be.
+
+The route, measured on a CPU core (seconds for 1024 x 1024 and 3072 x 1024): eigenvectors of the Gram
+matrix of the smaller side take 0.32 and 0.45, a float64 SVD 0.69 and 1.29, a float32 SVD 0.52 and 0.77.
+Forming the Gram matrix squares the condition number, so what comes of it is probed for orthogonality
+where it is used, and recomputed by an SVD where it fails. The same code runs on a GPU, unmeasured.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wildmerge.task_vectors import TaskVectors
 
+_RESIDUAL = 1e-6
+"""Largest relative departure from orthogonality: a tenth of what the methods may be off."""
+_PROBES = 4
+_PANEL = 256
+"""Columns of a Gram matrix computed at once: its upper triangle is left out, a third of the work."""
 
-def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin SVD (U, sigma descending, V^T) of a matrix, in float64."""
-    u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
-    return u, s, vh
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of a matrix A = U diag(sigma) V^T, and matrices with others in their place.
+
+    Attributes:
+        sigma: all min(rows, columns) singular values, descending, float64.
+    """
+
+    sigma: Tensor
+    _tall: Tensor  # A or its transpose, with at least as many rows as columns
+    _vectors: Tensor  # right singular vectors of that, in columns
+    _transposed: bool
+
+    def with_values(self, values: Tensor) -> Tensor:
+        """Return U diag(values) V^T in float64, for values of the shape of sigma."""
+        if not bool(values.any()):
+            return torch.zeros_like(self._tall.mT if self._transposed else self._tall)
+        if self._departure(values) <= _RESIDUAL:
+            used = values != 0
+            basis = self._vectors[:, used]
+            result = self._tall @ ((basis * (values[used] / self.sigma[used])) @ basis.mT)
+        else:
+            u, _, vh = torch.linalg.svd(self._tall, full_matrices=False)
+            result = (u * values) @ vh
+        return result.mT if self._transposed else result
+
+    def leading(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first `count` singular triplets: U^T (count, rows), sigma, V^T (count, columns)."""
+        values = torch.zeros_like(self.sigma)
+        values[:count] = 1
+        if self._departure(values) <= _RESIDUAL:
+            right = self._vectors[:, :count].mT
+            left = (self._tall @ right.mT).mT / self.sigma[:count, None]
+        else:
+            u, _, vh = torch.linalg.svd(self._tall, full_matrices=False)
+            left, right = u[:, :count].mT, vh[:count]
+        return (
+            (right, self.sigma[:count], left)
+            if self._transposed
+            else (left, self.sigma[:count], right)
+        )
+
+    def _departure(self, values: Tensor) -> float:
+        """Estimate how far the left vectors A V / sigma are from orthogonal, weighted by `values`.
+
+        Random combinations of them, (U^T U - I) z / |z|; not a number where a used sigma is zero.
+        """
+        used = values != 0
+        basis, sigma = self._vectors[:, used], self.sigma[used, None]
+        probes = torch.randn(len(sigma), _PROBES, generator=torch.Generator().manual_seed(0))
+        probes = probes.to(basis) * values[used, None]
+        images = self._tall @ (basis @ (probes / sigma))
+        back = (basis.mT @ (self._tall.mT @ images)) / sigma
+        return float((back - probes).norm() / probes.norm())
+
+
+def spectrum(matrix: Tensor) -> Spectrum:
+    """Return the singular values of a matrix of any float dtype, ready to be replaced."""
+    transposed = matrix.shape[0] < matrix.shape[1]
+    tall = (matrix.mT if transposed else matrix).double().contiguous()
+    values, vectors = torch.linalg.eigh(_gram(tall))
+    return Spectrum(values.flip(0).clamp(min=0).sqrt(), tall, vectors.flip(1), transposed)
+
+
+def _gram(tall: Tensor) -> Tensor:
+    """Return the lower triangle of A^T A, which is all that eigh reads."""
+    size = tall.shape[1]
+    gram = tall.new_zeros(size, size)
+    for start in range(0, size, _PANEL):
+        panel = slice(start, min(start + _PANEL, size))
+        torch.mm(tall[:, start:].mT, tall[:, panel], out=gram[start:, panel])
+    return gram
 
 
 def polar(matrix: Tensor, *, drop_null: bool = False) -> Tensor:
@@ -23,12 +104,11 @@ def polar(matrix: Tensor, *, drop_null: bool = False) -> Tensor:
     With `drop_null`, directions whose sigma is zero to float32 rounding are left out, so that the
     factor is unique for rank-deficient matrices too.
     """
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    if drop_null and len(s):
-        kept = s > max(matrix.shape) * torch.finfo(torch.float32).eps * s[0]
-        u, vh = u[:, kept], vh[kept]
-    product: Tensor = u @ vh
-    return product
+    if not matrix.numel():
+        return matrix
+    found = spectrum(matrix)
+    ones = torch.ones_like(found.sigma)
+    return found.with_values(ones * _not_null(found.sigma, matrix) if drop_null else ones)
 
 
 def tolerance(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> float:
@@ -59,13 +139,17 @@ def energy_within(update: Tensor, left: Tensor, right: Tensor) -> float:
     energy = float(update.square().sum())
     if energy == 0:
         return 1.0
-    inside = _basis(left).T @ update @ _basis(right)
+    inside = _basis(left).mT @ update @ _basis(right)
     return float(inside.square().sum()) / energy
 
 
 def _basis(columns: Tensor) -> Tensor:
     """Return an orthonormal basis of the span of the columns."""
-    u, s, _ = torch.linalg.svd(columns, full_matrices=False)
-    kept = s > max(columns.shape) * torch.finfo(s.dtype).eps * (s[0] if len(s) else 0)
-    basis: Tensor = u[:, kept]
-    return basis
+    if not columns.numel():
+        return columns
+    found = spectrum(columns)
+    return found.leading(int(_not_null(found.sigma, columns).sum()))[0].mT
+
+
+def _not_null(sigma: Tensor, matrix: Tensor) -> Tensor:
+    return sigma > max(matrix.shape) * torch.finfo(torch.float32).eps * sigma[0]

@@ -57,6 +57,7 @@ class TaskVectors:
         experts: the experts' tensors, of the same shape, any float dtypes.
         name: the tensor's name in the checkpoint; decides its role.
         sources: names of base and experts for messages; default "base", "expert 1", ...
+        factors: stored singular triplets of each task vector (see `wildmerge.spectra`), if any.
         device: where the arithmetic happens.
         chunk: elements of each task vector worked on at once, rounded up to whole blocks; a choice of
             speed, never of result.
@@ -69,6 +70,7 @@ class TaskVectors:
         *,
         name: str = "weight",
         sources: Sequence[str] | None = None,
+        factors: Sequence[tuple[Tensor, Tensor, Tensor]] = (),
         device: torch.device | str = "cpu",
         chunk: int | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class TaskVectors:
         self.role = role_of(name, self.shape)
         self.device = torch.device(device)
         self.epsilon = max(torch.finfo(t.dtype).eps for t in (base, *experts))
+        self.factors = factors
         self._base = base.reshape(-1)
         self._experts = [expert.reshape(-1) for expert in experts]
         self._sources = sources or ["base", *(f"expert {i + 1}" for i in range(len(experts)))]

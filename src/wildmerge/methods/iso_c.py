@@ -6,6 +6,8 @@ Subspaces", ICML 2025, arXiv 2502.04959. Matrices only; every other tensor gets 
 
 from __future__ import annotations
 
+import torch
+
 from wildmerge import linalg
 from wildmerge.methods import NullSpace
 from wildmerge.task_vectors import Facts, TaskVectors, Update, mean
@@ -30,9 +32,10 @@ def iso_c(
     """
     if not vectors.is_matrix:
         return mean, {}
-    u, s, vh = linalg.svd(vectors.total())
-    rank = linalg.rank(s, vectors, summed=len(vectors))
-    used = rank if null_space == "drop" else len(s)
-    update = lambda_ * s.mean() * (u[:, :used] @ vh[:used])
+    spectrum = linalg.spectrum(vectors.total())
+    rank = linalg.rank(spectrum.sigma, vectors, summed=len(vectors))
+    flat = torch.full_like(spectrum.sigma, float(spectrum.sigma.mean()))
+    used = rank if null_space == "drop" else len(flat)
+    flat[used:] = 0
     facts = {"rank": rank, "outside_share": (used - rank) / max(used, 1)}
-    return update.float(), facts
+    return spectrum.with_values(lambda_ * flat).float(), facts

@@ -60,7 +60,8 @@ def _boost(
     """
     if not vectors.is_matrix:
         return inner, {}
-    u, s, vh = linalg.svd(vectors.materialise(inner))
+    spectrum = linalg.spectrum(vectors.materialise(inner))
+    s = spectrum.sigma
     if s[0] == 0:
         return torch.zeros(vectors.shape, device=vectors.device), {"rank": 0, "outside_share": 0.0}
     shares = s.cumsum(0) / s.sum()
@@ -71,4 +72,4 @@ def _boost(
         boosted[rank:] = 0
     outside = float(boosted[rank:].square().sum() / boosted.square().sum())
     facts = {"rank": rank, "outside_share": outside, "boosted_from": first + 1}
-    return ((u * boosted) @ vh).float(), facts
+    return spectrum.with_values(boosted).float(), facts

@@ -7,6 +7,7 @@ CVPR 2025, arXiv 2412.00081. Matrices only; every other tensor gets the mean.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from wildmerge import linalg
 from wildmerge.methods import NullSpace
@@ -33,16 +34,31 @@ def tsv_m(
     if not vectors.is_matrix:
         return mean, {}
     k = min(vectors.shape) // len(vectors)
-    parts = [linalg.svd(vectors[i]) for i in range(len(vectors))]
-    moved = torch.cat([s[:k] > linalg.tolerance(s, vectors) for _, s, _ in parts])
-    u = torch.cat([u[:, :k] for u, _, _ in parts], dim=1)
-    s = torch.cat([s[:k] for _, s, _ in parts])
-    v = torch.cat([vh[:k] for _, _, vh in parts]).T
-    left, right = u[:, moved], v[:, moved]
+    parts = [leading(vectors, i) for i in range(len(vectors))]
+    u, s, v = (
+        torch.cat([part[:k].double() for part in factor]) for factor in zip(*parts, strict=True)
+    )
+    moved = torch.cat([sigma[:k] > linalg.tolerance(sigma, vectors) for _, sigma, _ in parts])
+    left, right = u[moved].mT, v[moved].mT
     drop = null_space == "drop"
     if drop:
-        u, s, v = left, s[moved], right
-    update = (linalg.polar(u, drop_null=drop) * s) @ linalg.polar(v, drop_null=drop).T
+        u, s, v = u[moved], s[moved], v[moved]
+    update = (linalg.polar(u.mT, drop_null=drop) * s) @ linalg.polar(v.mT, drop_null=drop).mT
     inside = linalg.energy_within(update, left, right) if not moved.all() else 1.0
     facts = {"rank": int(moved.sum()), "outside_share": 1.0 - inside}
     return (lambda_ * update).float(), facts
+
+
+def leading(vectors: TaskVectors, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the leading half of an expert's singular triplets, read or computed, in float32.
+
+    Half of them is all that n >= 2 experts need. They are rounded to float32 either way, so that
+    stored spectra change no byte of a merge.
+
+    Returns:
+        U^T (min(shape) // 2, rows), sigma (min(shape) // 2,), V^T (min(shape) // 2, columns).
+    """
+    if vectors.factors:
+        return vectors.factors[index]
+    u, s, v = linalg.spectrum(vectors[index]).leading(min(vectors.shape) // 2)
+    return u.float(), s.float(), v.float()
