@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from wildmerge.checkpoints.tensors import FLOATS, Checkpoint
 from wildmerge.checkpoints.writer import NAMES, Writer, new_folder
 from wildmerge.errors import Refusal
 from wildmerge.recipe import Recipe
+from wildmerge.spectra import Spectra
 from wildmerge.task_vectors import TaskVectors, Update
 
 Report = dict[str, Any]
@@ -34,6 +35,7 @@ def merge(
     out: Path,
     *,
     folders: dict[str, Path] | None = None,
+    spectra: Mapping[str, Path] | None = None,
     device: str = "cpu",
     threads: int = 1,
     overwrite: bool = False,
@@ -46,6 +48,8 @@ def merge(
         recipe: base, at least one expert, method and hyperparameters.
         out: appears when it is complete, never before.
         folders: where each checkpoint of the recipe lies; default its name is its folder.
+        spectra: file of each expert's stored spectra (see `wildmerge.spectra`); used by a method that
+            asks for them when all experts have one.
         device: "cpu", "cuda" or "cuda:i".
         threads: tensors merged at once on a CPU.
         overwrite: replace an existing `out`.
@@ -65,7 +69,13 @@ def merge(
     torch.set_num_threads(1)  # parallel over tensors, see above
     with new_folder(out, overwrite=overwrite) as partial:
         engine = _Engine(
-            base, list(experts.values()), function, dtype=dtype, device=device, chunk=chunk
+            base,
+            list(experts.values()),
+            function,
+            spectra=_stored(recipe, spectra or {}),
+            dtype=dtype,
+            device=device,
+            chunk=chunk,
         )
         tensors = engine.run(partial, threads if device == "cpu" else 1, progress)
         report = _report(recipe, tensors, warnings, time.monotonic() - started)
@@ -92,6 +102,14 @@ def _prepare(recipe: Recipe) -> tuple[Recipe, Callable[..., Any]]:
     return complete, lambda vectors: function(vectors, **call)
 
 
+def _stored(recipe: Recipe, files: Mapping[str, Path]) -> Spectra:
+    """Open the experts' spectra when the method wants them and every expert has a file."""
+    wanted = recipe.method == "tsv_m" and all(
+        e in files and files[e].exists() for e in recipe.experts
+    )
+    return Spectra([files[expert] for expert in recipe.experts] if wanted else [])
+
+
 class _Engine:
     """One merge: its inputs, its method, its output."""
 
@@ -101,6 +119,7 @@ class _Engine:
         experts: list[Checkpoint],
         function: Callable[[TaskVectors], Any],
         *,
+        spectra: Spectra,
         dtype: torch.dtype,
         device: str,
         chunk: int | None,
@@ -108,6 +127,7 @@ class _Engine:
         self.base = base
         self.experts = experts
         self.function = function
+        self.spectra = spectra
         self.dtype = dtype
         self.device = device
         self.chunk = chunk
@@ -154,6 +174,7 @@ class _Engine:
             [expert[name] for expert in self.experts],
             name=name,
             sources=[str(c.folder) for c in (self.base, *self.experts)],
+            factors=self.spectra.of(name),
             device=self.device,
             chunk=self.chunk,
         )

@@ -59,6 +59,7 @@ def leading(vectors: TaskVectors, index: int) -> tuple[Tensor, Tensor, Tensor]:
         U^T (min(shape) // 2, rows), sigma (min(shape) // 2,), V^T (min(shape) // 2, columns).
     """
     if vectors.factors:
-        return vectors.factors[index]
+        u, s, v = vectors.factors[index]
+        return u.to(vectors.device), s.to(vectors.device), v.to(vectors.device)
     u, s, v = linalg.spectrum(vectors[index]).leading(min(vectors.shape) // 2)
     return u.float(), s.float(), v.float()
