@@ -1,24 +1,29 @@
 """Lazy reading of Hugging Face checkpoint folders: one safetensors file, or shards.
 
-Opening a checkpoint reads headers only; a tensor's bytes are mapped into memory when it is asked for.
+Opening a checkpoint reads headers only, which needs no torch, so that what does not fit together is
+refused at once; a tensor's bytes are mapped into memory when it is asked for.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import struct
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from wildmerge.errors import Refusal
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Storage dtypes that are plain floating-point weights."""
+_OUTPUT_DTYPES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_LARGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,20 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise Refusal(f"{folder}: no such checkpoint folder; check the path")
         self.files = _weight_files(self.folder)
-        self._open = {file: _open(file) for file in self.files}
         self.tensors: dict[str, TensorInfo] = {}
-        for file, handle in self._open.items():
-            for name in handle.keys():  # noqa: SIM118 - not a dict
-                part = handle.get_slice(name)
-                self.tensors[name] = TensorInfo(file, part.get_dtype(), tuple(part.get_shape()))
+        for file in self.files:
+            for name, entry in _header(file).items():
+                self.tensors[name] = TensorInfo(file, entry["dtype"], tuple(entry["shape"]))
+        self._open: dict[Path, Any] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor as stored, mapped from its file."""
-        tensor: Tensor = self._open[self.tensors[name].file].get_tensor(name)
+        file = self.tensors[name].file
+        if file not in self._open:
+            from safetensors import safe_open
+
+            self._open[file] = safe_open(file, framework="pt")
+        tensor: Tensor = self._open[file].get_tensor(name)
         return tensor
 
     @cached_property
@@ -68,16 +77,13 @@ class Checkpoint:
         return config
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of most of the weights."""
-        sizes: dict[str, int] = {}
+    def dtype(self) -> str:
+        """The dtype of most of the weights, as an output dtype: "bfloat16", "float16" or "float32"."""
+        sizes: Counter[str] = Counter()
         for info in self.tensors.values():
-            numel = 1
-            for side in info.shape:
-                numel *= side
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + numel
-        names = {"F64": torch.float32, "F32": torch.float32, "F16": torch.float16}
-        return names.get(max(sizes, key=lambda k: sizes[k], default="F32"), torch.bfloat16)
+            if info.dtype in FLOATS:
+                sizes[info.dtype] += math.prod(info.shape)
+        return _OUTPUT_DTYPES[sizes.most_common(1)[0][0] if sizes else "F32"]
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -100,8 +106,21 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _open(file: Path) -> Any:
+def _header(file: Path) -> dict[str, dict[str, Any]]:
+    """Return name -> {dtype, shape, data_offsets} of a safetensors file that is complete."""
     try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise Refusal(f"{file}: cannot be read ({error}); fetch the checkpoint again") from None
+        with open(file, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            text = stream.read(length) if length < _LARGEST_HEADER else b""
+        header: dict[str, dict[str, Any]] = json.loads(text)
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except (ValueError, struct.error, KeyError, TypeError, AttributeError):
+        problem = "no safetensors header"
+    else:
+        if file.stat().st_size == 8 + length + end:
+            return header
+        problem = "its size is not what its header says"
+    raise Refusal(f"{file}: cannot be read ({problem}); fetch the checkpoint again")
