@@ -64,7 +64,9 @@ def draw_figures(tables: Path, out: Path) -> list[Path]:
         for kind, metadata in NO_DATE.items():
             content = io.BytesIO()
             with mpl.rc_context(STYLE):
-                figure.savefig(content, format=kind, metadata=metadata, dpi=200)
+                figure.savefig(
+                    content, format=kind, metadata=metadata, dpi=200, bbox_inches="tight"
+                )
             written.append(write_atomically(Path(out) / f"{name}.{kind}", content.getvalue()))
     return sorted(written)
 
