@@ -278,3 +278,20 @@ def test_a_kill_leaves_no_folder_and_the_next_run_cleans_up(tiny, tmp_path):
         assert list(out.parent.glob(".merged.partial-*"))
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     assert [entry.name for entry in out.parent.iterdir()] == ["merged"]
+
+
+def test_a_merge_refused_by_its_headers_never_imports_torch(tiny, tmp_path):
+    """What takes seconds to load is loaded when there is something to compute."""
+    code = (
+        "import sys\n"
+        "from wildmerge.errors import Refusal\n"
+        "from wildmerge.merge import require_mergeable\n"
+        "from wildmerge.recipe import Recipe\n"
+        "try:\n"
+        f"    require_mergeable(Recipe(base={str(tiny.base)!r}, experts=('nowhere',), method='ties'))\n"
+        "except Refusal as refusal:\n"
+        "    print(refusal, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("nowhere: no such checkpoint folder")
+    assert done.stdout.endswith(" False\n")

@@ -6,6 +6,7 @@ renamed when it is complete; the next process removes what a killed one left.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -42,13 +43,20 @@ def new_folder(final: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a hidden folder to fill; it becomes `final` when the block ends without an exception.
 
     Raises:
-        Refusal: `final` exists and `overwrite` is false.
+        Refusal: `final` exists and `overwrite` is false, or its disk is full.
     """
     if final.exists() and not overwrite:
         raise Refusal(f"{final}: exists; give --overwrite to replace it or choose another --out")
-    with private_folder(final.parent, f".{final.name}.partial-") as partial:
-        yield partial
-        publish(partial, final)
+    try:
+        with private_folder(final.parent, f".{final.name}.partial-") as partial:
+            yield partial
+            publish(partial, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refusal(
+            f"{final}: {error.strerror}; free some space or choose a folder on another disk"
+        ) from None
 
 
 class Writer:
