@@ -6,13 +6,14 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from wildmerge.errors import Refusal
 from wildmerge.lock import Lock, check_checkpoints, checkpoints_of, lock_path
-from wildmerge.models import list_jobs
+from wildmerge.models import list_jobs, spectra_of
 from wildmerge.scoring.task_sources import check_benchmarks, task_inputs
 from wildmerge.study import load_study
 
@@ -33,6 +34,7 @@ OUT = f"{RESULTS}/{STUDY.name}"
 include: "workflow/rules/examples.smk"
 include: "workflow/rules/smollm2.smk"
 include: "workflow/rules/lock.smk"
+include: "workflow/rules/spectra.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/report.smk"

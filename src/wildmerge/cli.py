@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_lock,
         _add_recipes,
+        _add_spectra,
         _add_run,
         _add_aggregate,
         _add_figures,
@@ -116,6 +117,16 @@ def _add_recipes(commands: Commands) -> None:
     _add_study(command)
     command.add_argument("--results", type=Path, default=Path("results"))
     command.set_defaults(function=do.recipes)
+
+
+def _add_spectra(commands: Commands) -> None:
+    command = commands.add_parser("spectra", help="store an expert's singular vectors for TSV-M")
+    command.add_argument("base", metavar="BASE")
+    command.add_argument("expert", metavar="EXPERT")
+    command.add_argument("--out", required=True, type=Path, help="a .safetensors file")
+    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    command.add_argument("--threads", type=int, default=1)
+    command.set_defaults(function=do.spectra)
 
 
 def _add_run(commands: Commands) -> None:

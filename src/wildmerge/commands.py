@@ -139,6 +139,16 @@ def recipes(arguments: argparse.Namespace) -> None:
     _write_csv(folder / "benchmarks.csv", tests)
 
 
+def spectra(arguments: argparse.Namespace) -> None:
+    """Store an expert's singular vectors."""
+    from wildmerge.spectra import compute
+
+    device = _device(arguments.device)
+    compute(
+        arguments.base, arguments.expert, arguments.out, device=device, threads=arguments.threads
+    )
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Make and score the models of one job."""
     from wildmerge.files import write_json

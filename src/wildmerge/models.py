@@ -16,6 +16,7 @@ from pathlib import Path
 from wildmerge import methods
 from wildmerge.lock import Lock
 from wildmerge.recipe import Recipe, draw_subsets, recipe_id, short_hash
+from wildmerge.spectra import file_name
 from wildmerge.study import Base, Benchmark, Study, Variant
 
 
@@ -117,6 +118,17 @@ def list_jobs(study: Study, lock: Lock) -> list[Job]:
             label = f"{base}, {variant or 'base and experts'} ({len(part)} models)"
             jobs.append(Job(short_hash([[m.id for m in part], tests]), label, part))
     return jobs
+
+
+def spectra_of(model: Model, lock: Lock, results: Path) -> dict[str, Path]:
+    """Return the file of each expert's stored spectra, for a merge by the method that reads them."""
+    if model.recipe.method != "tsv_m":
+        return {}
+    base = lock.identities[model.recipe.base]
+    return {
+        expert: results / "spectra" / file_name(base, lock.identities[expert])
+        for expert in model.recipe.experts
+    }
 
 
 def _of_base(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from wildmerge.errors import Refusal
 from wildmerge.files import private_folder, write_json
 from wildmerge.lock import Lock, check_unchanged
-from wildmerge.models import Job, Model, Test, list_jobs, list_tests
+from wildmerge.models import Job, Model, Test, list_jobs, list_tests, spectra_of
 from wildmerge.study import Study
 
 
@@ -141,5 +141,12 @@ class _Worker:
     def _merge(self, model: Model, out: Path) -> None:
         from wildmerge.merge import merge
 
-        report = merge(model.recipe, out, device=self.device, threads=self.threads, progress=False)
+        report = merge(
+            model.recipe,
+            out,
+            spectra=spectra_of(model, self.lock, self.results),
+            device=self.device,
+            threads=self.threads,
+            progress=False,
+        )
         write_json(self.results / "merges" / f"{model.id}.json", report)

@@ -164,6 +164,11 @@ class Study(Strict):
     )
     evaluation: Evaluation = Evaluation()
     models_per_job: int = Field(8, ge=1, description="models that share a process's start-up")
+    store_spectra: bool = Field(
+        False,
+        description="compute each expert's singular vectors once for all TSV-M merges; worth it for "
+        "large models and many subsets, at twice the size of a checkpoint an expert while it runs",
+    )
     keep_weights: bool = Field(False, description="keep merged checkpoints in results/merges/<id>/")
 
     @property

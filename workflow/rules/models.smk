@@ -10,8 +10,6 @@
 # these changes, and then computes only what is missing. At most one merged checkpoint of a job exists
 # at a time: the number of running jobs bounds the disk that weights take.
 
-from functools import cache
-
 JOBS = f"{OUT}/jobs"
 
 
@@ -29,6 +27,7 @@ def study_results(wildcards):
 rule models:
     input:
         ancient(expand(f"{OUT}/inspect/{{base}}.csv", base=STUDY.bases)),
+        ancient(job_spectra),
     output:
         f"{JOBS}/{{job}}.json",
     log:
