@@ -1,0 +1,358 @@
+"""Time merging against mergekit 0.1.5, a plain SVD version and the speed of the disk.
+
+    python benchmarks/merge.py [--methods task_arithmetic,model_stock,ties] [--n 2,6,12] [--rounds 3]
+        [--layers 28] [--threads 2] [--without-mergekit] [--work results/benchmarks] [--json FILE]
+    python benchmarks/merge.py --gpu
+
+Makes a synthetic base and twelve experts (Qwen3-0.6B shapes, 473 million weights in bfloat16) and an
+environment with mergekit once, in the work folder. Each round runs every contender in turn, each in a
+process of its own: a floor that only reads all inputs and writes an output of the right size, wildmerge,
+and mergekit for the methods it has. The matrix methods run on one thread against the same engine with
+plain `torch.linalg.svd` in float32 and in float64 in place of `wildmerge.linalg`; TSV-M also from stored
+spectra. Prints medians of wall and CPU seconds, start-up included, peak anonymous and resident memory,
+and ratios. `--gpu` times the matrix kernels on a GPU instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+ELEMENTWISE = ("task_arithmetic", "model_stock", "ties")
+MATRIX = ("iso_c", "task_arithmetic_sb", "ties_sb", "tsv_m")
+HIDDEN, MIDDLE, QUERY, KEY, VOCABULARY = 1024, 3072, 2048, 1024, 32000
+STEP = 5e-4  # standard deviation of a task vector; the weights' is 0.02
+
+
+def main() -> None:
+    """Run the contenders in turn and print a table."""
+    options = parse_options()
+    if options.child:
+        return child(options)
+    if options.gpu:
+        return gpu()
+    models = make_models(options.work / f"models-{options.layers}", options.layers, max(options.n))
+    mergekit = None if options.without_mergekit else make_environment(options.work / "mergekit")
+    seconds: dict[tuple[str, int], dict[str, list[dict[str, float]]]] = {}
+    for _ in range(options.rounds):
+        for method in options.methods:
+            for n in options.n:
+                runs = contenders(method, n, models, mergekit, options)
+                for name, command in runs.items():
+                    shutil.rmtree(models / "out", ignore_errors=True)
+                    found = seconds.setdefault((method, n), {}).setdefault(name, [])
+                    found.append(measure(command, models / f"{name}.log", options))
+    print_table(seconds)
+    if options.json:
+        rows = [{"method": m, "n": n, "runs": runs} for (m, n), runs in seconds.items()]
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--methods", type=lambda s: s.split(","), default=list(ELEMENTWISE))
+    parser.add_argument("--n", type=lambda s: [int(n) for n in s.split(",")], default=[2, 6, 12])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--threads", type=int, default=2, help="of the elementwise methods")
+    parser.add_argument("--without-mergekit", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--child", nargs=3, metavar=("WHAT", "RECIPE", "OUT"), help="internal")
+    return parser.parse_args()
+
+
+# --- what is run ----------------------------------------------------------------------------------
+
+
+def contenders(
+    method: str, n: int, models: Path, mergekit: Path | None, options: argparse.Namespace
+) -> dict[str, list[str]]:
+    """Return name -> command line of everything that is compared for one method and number."""
+    experts = [str(models / f"expert{i}") for i in range(n)]
+    recipe = models / f"{method}-{n}.json"
+    content = {"base": str(models / "base"), "experts": experts, "method": method}
+    recipe.write_text(json.dumps(content))
+    out = str(models / "out")
+    itself = [sys.executable, str(Path(__file__))]
+    runs = {"floor": [*itself, "--child", "floor", str(recipe), out]}
+    if method in MATRIX:
+        for what in ("ours", "plain32", "plain64", *(["spectra"] if method == "tsv_m" else [])):
+            runs[what] = [*itself, "--child", what, str(recipe), out]
+        return runs
+    command = [sys.executable, "-m", "wildmerge.cli", "merge", str(recipe), "--out", out]
+    runs["ours"] = [*command, "--device", "cpu", "--threads", str(options.threads)]
+    if mergekit:
+        theirs = models / f"mergekit-{method}-{n}.yaml"
+        theirs.write_text(mergekit_config(method, str(models / "base"), experts))
+        runs["mergekit"] = [str(mergekit / "bin/mergekit-yaml"), str(theirs), out]
+        runs["mergekit"] += ["--no-copy-tokenizer", "--lazy-unpickle"]
+    return runs
+
+
+def mergekit_config(method: str, base: str, experts: list[str]) -> str:
+    """Return the same merge in mergekit's words."""
+    parameters = {"ties": {"weight": 1.0, "density": 0.1}, "task_arithmetic": {"weight": 1.0}}
+    models = [{"model": e, "parameters": parameters.get(method, {})} for e in experts]
+    config: dict[str, Any] = {"merge_method": method, "base_model": base, "models": models}
+    if method != "model_stock":
+        config["parameters"] = {"normalize": True}
+    return json.dumps(config | {"dtype": "bfloat16"})
+
+
+def child(options: argparse.Namespace) -> None:
+    """Run one contender of this file in this process."""
+    what, recipe_file, out = options.child
+    content = json.loads(Path(recipe_file).read_text())
+    if what == "floor":
+        return read_and_write([content["base"], *content["experts"]], Path(out))
+    from wildmerge import linalg, spectra
+    from wildmerge.merge import merge
+    from wildmerge.recipe import Recipe
+
+    if what.startswith("plain"):
+        linalg.spectrum = lambda matrix: PlainSpectrum(matrix, what == "plain64")  # type: ignore[assignment]
+    stored = None
+    if what == "spectra":
+        folder = Path(content["base"]).parent / "spectra"
+        stored = {e: folder / f"{Path(e).name}.safetensors" for e in content["experts"]}
+        for expert, file in stored.items():
+            if not file.exists():
+                spectra.compute(content["base"], expert, file)
+    started = (time.monotonic(), time.process_time())
+    merge(Recipe(**content), Path(out), spectra=stored, threads=1, progress=False)
+    spent = {"wall": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
+    print(json.dumps(spent))  # without start-up, and without making the spectra
+
+
+class PlainSpectrum:
+    """The interface of `linalg.Spectrum` by one `torch.linalg.svd`, as formulas are usually typed in."""
+
+    def __init__(self, matrix: Any, double: bool) -> None:
+        import torch
+
+        matrix = matrix.double() if double else matrix.float()
+        self.u, self.sigma, self.vh = torch.linalg.svd(matrix, full_matrices=False)
+
+    def with_values(self, values: Any) -> Any:
+        """Return U diag(values) V^T."""
+        return (self.u * values) @ self.vh
+
+    def leading(self, count: int) -> Any:
+        """Return the first singular triplets."""
+        return self.u[:, :count].mT, self.sigma[:count], self.vh[:count]
+
+
+def read_and_write(folders: list[str], out: Path) -> None:
+    """Read all inputs once and write as many bytes as one of them has: no merge can be faster."""
+    piece = bytearray(1 << 20)
+    out.mkdir()
+    with open(out / "model.safetensors", "wb", buffering=0) as target:
+        for index, folder in enumerate(folders):
+            with open(Path(folder) / "model.safetensors", "rb", buffering=0) as source:
+                while count := source.readinto(piece):
+                    if index == 0:
+                        target.write(memoryview(piece)[:count])
+        os.fsync(target.fileno())
+
+
+# --- how it is measured ---------------------------------------------------------------------------
+
+
+def measure(command: list[str], log: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Run a command; return wall and CPU seconds and peak memory in MB."""
+    threads = str(options.threads if "--child" not in command else 1)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
+    started = time.monotonic()
+    with open(log, "w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        peaks = {"RssAnon": 0.0, "VmRSS": 0.0}
+        watcher = threading.Thread(target=watch, args=(process.pid, peaks))
+        watcher.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watcher.join()
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
+    found = {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime}
+    last = (log.read_text().splitlines() or [""])[-1]
+    if last.startswith('{"wall"'):
+        found |= json.loads(last)
+    return found | {"anonymous": peaks["RssAnon"], "resident": peaks["VmRSS"]}
+
+
+def watch(pid: int, peaks: dict[str, float]) -> None:
+    """Follow a process's memory until it ends."""
+    while True:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            return
+        if "RssAnon" not in status:  # it has ended
+            return
+        for key, peak in peaks.items():
+            peaks[key] = max(peak, int(status.split(f"{key}:")[1].split()[0]) / 1e3)
+        time.sleep(0.01)
+
+
+def print_table(seconds: dict[tuple[str, int], dict[str, list[dict[str, float]]]]) -> None:
+    """Print medians over rounds; the ratio is how many times slower than ours, by medians."""
+    print(f"{'method':<20}{'n':>3} {'':<10}{'wall s':>8}{'(min)':>8}{'cpu s':>8}", end="")
+    print(f"{'anon MB':>9}{'res MB':>9}{'wall/ours':>11}{'cpu/ours':>10}")
+    for (method, n), runs in seconds.items():
+        ours = {key: middle(runs["ours"], key) for key in ("wall", "cpu")}
+        for name, found in runs.items():
+            wall, cpu = middle(found, "wall"), middle(found, "cpu")
+            least = min(run["wall"] for run in found)
+            print(f"{method:<20}{n:>3} {name:<10}{wall:>8.2f}{least:>8.2f}{cpu:>8.2f}", end="")
+            for key in ("anonymous", "resident"):
+                print(f"{max(run[key] for run in found):>9.0f}", end="")
+            print(f"{wall / ours['wall']:>11.2f}{cpu / ours['cpu']:>10.2f}")
+
+
+def middle(runs: list[dict[str, float]], key: str) -> float:
+    """Return the median of one number over rounds."""
+    return statistics.median(run[key] for run in runs)
+
+
+# --- what is made once ----------------------------------------------------------------------------
+
+
+def make_models(folder: Path, layers: int, experts: int) -> Path:
+    """Make a random base and experts a small random step away from it, those that are missing."""
+    import torch
+    from safetensors.torch import save_file
+
+    noise = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0))
+
+    def random(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+        """Normal numbers: a window of one long row, which is much faster than to draw them anew."""
+        numel = math.prod(shape)
+        start = seed * 7_368_787 % len(noise)
+        return noise.repeat(-(-(start + numel) // len(noise)))[start : start + numel].view(shape)
+
+    def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
+        partial = folder / f"{name}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / "config.json").write_text(json.dumps(config(layers)))
+        partial.rename(folder / name)
+
+    names = shapes(layers)
+    base = {
+        name: (0.02 * random(shape, i) + (len(shape) == 1)).bfloat16()
+        for i, (name, shape) in enumerate(names.items())
+    }
+    if not (folder / "base").exists():
+        save("base", base)
+    for expert in range(experts):
+        if not (folder / f"expert{expert}").exists():
+            seeds = {name: 1000 * (expert + 1) + i for i, name in enumerate(names)}
+            steps = {name: STEP * random(shape, seeds[name]) for name, shape in names.items()}
+            save(f"expert{expert}", {n: (base[n].float() + s).bfloat16() for n, s in steps.items()})
+    return folder
+
+
+def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of Qwen3-0.6B with a smaller vocabulary."""
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    block = {
+        "input_layernorm": (HIDDEN,),
+        "self_attn.q_proj": (QUERY, HIDDEN),
+        "self_attn.k_proj": (KEY, HIDDEN),
+        "self_attn.v_proj": (KEY, HIDDEN),
+        "self_attn.o_proj": (HIDDEN, QUERY),
+        "self_attn.q_norm": (128,),
+        "self_attn.k_norm": (128,),
+        "post_attention_layernorm": (HIDDEN,),
+        "mlp.gate_proj": (MIDDLE, HIDDEN),
+        "mlp.up_proj": (MIDDLE, HIDDEN),
+        "mlp.down_proj": (HIDDEN, MIDDLE),
+    }
+    for layer in range(layers):
+        found |= {f"model.layers.{layer}.{part}.weight": s for part, s in block.items()}
+    return found | {"model.norm.weight": (HIDDEN,)}
+
+
+def config(layers: int) -> dict[str, Any]:
+    """Return the model's config.json."""
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "hidden_size": HIDDEN,
+        "intermediate_size": MIDDLE,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": VOCABULARY,
+        "tie_word_embeddings": True,
+        "dtype": "bfloat16",
+        "torch_dtype": "bfloat16",
+    }
+
+
+def make_environment(folder: Path) -> Path:
+    """Make an environment with mergekit 0.1.5 and the torch that wildmerge uses, once."""
+    if (folder / "complete").exists():
+        return folder
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    pip = [folder / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "torch==2.13.0"], check=True)
+    subprocess.run([*pip, "mergekit==0.1.5"], check=True)
+    (folder / "complete").touch()
+    return folder
+
+
+# --- GPU ------------------------------------------------------------------------------------------
+
+
+def gpu() -> None:
+    """Time the kernels of the matrix methods against `torch.linalg.svd` on a GPU."""
+    import torch
+
+    from wildmerge import linalg
+
+    def timed(function: Any, matrix: Any) -> float:
+        function(matrix)
+        torch.cuda.synchronize()
+        started = time.monotonic()
+        function(matrix)
+        torch.cuda.synchronize()
+        return time.monotonic() - started
+
+    print(f"{torch.cuda.get_device_name()}: seconds, and relative error against a float64 SVD")
+    print(f"{'shape':<14}{'svd f32':>10}{'svd f64':>10}{'ours':>10}{'error':>10}")
+    for shape in ((4096, 4096), (4096, 14336), (14336, 4096)):
+        matrix = 1e-3 * torch.randn(shape, device="cuda")
+        plain = [timed(polar_by_svd, m) for m in (matrix, matrix.double())]
+        ours = timed(linalg.polar, matrix)
+        exact = polar_by_svd(matrix.double())
+        error = float((linalg.polar(matrix) - exact).norm() / exact.norm())
+        name = f"{shape[0]}x{shape[1]}"
+        print(f"{name:<14}{plain[0]:>10.3f}{plain[1]:>10.3f}{ours:>10.3f}{error:>10.1e}")
+
+
+def polar_by_svd(matrix: Any) -> Any:
+    """Return the polar factor by a full SVD."""
+    import torch
+
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ vh
+
+
+if __name__ == "__main__":
+    main()
