@@ -118,7 +118,11 @@ def child(options: argparse.Namespace) -> None:
     content = json.loads(Path(recipe_file).read_text())
     if what == "floor":
         return read_and_write([content["base"], *content["experts"]], Path(out))
-    from wildmerge import linalg, spectra
+    from wildmerge import (
+        engine,
+        linalg,
+        spectra,
+    )  # the engine brings torch, which is not timed here
     from wildmerge.merge import merge
     from wildmerge.recipe import Recipe
 
@@ -131,6 +135,7 @@ def child(options: argparse.Namespace) -> None:
         for expert, file in stored.items():
             if not file.exists():
                 spectra.compute(content["base"], expert, file)
+    assert engine
     started = (time.monotonic(), time.process_time())
     merge(Recipe(**content), Path(out), spectra=stored, threads=1, progress=False)
     spent = {"wall": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
@@ -148,7 +153,7 @@ class PlainSpectrum:
 
     def with_values(self, values: Any) -> Any:
         """Return U diag(values) V^T."""
-        return (self.u * values) @ self.vh
+        return ((self.u * values.to(self.u.dtype)) @ self.vh).double()
 
     def leading(self, count: int) -> Any:
         """Return the first singular triplets."""
