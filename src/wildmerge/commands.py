@@ -19,20 +19,14 @@ def merge(arguments: argparse.Namespace) -> None:
     """Merge the recipe into a model folder."""
     import os
 
-    from wildmerge import methods
+    from wildmerge.merge import merge, require_mergeable
     from wildmerge.recipe import Recipe
     from wildmerge.validation import parse, read_yaml
 
     recipe = parse(Recipe, read_yaml(arguments.recipe), arguments.recipe)
-    if recipe.method is not None:
-        methods.get(recipe.method).complete(recipe.parameters)
     if arguments.out.exists() and not arguments.overwrite:
         raise Refusal(f"{arguments.out}: exists; give --overwrite or choose another --out")
-    for name in (recipe.base, *recipe.experts):  # before torch is imported, which takes seconds
-        if not Path(name).is_dir():
-            raise Refusal(f"{name}: no such checkpoint folder; check the path")
-    from wildmerge.merge import merge
-
+    require_mergeable(recipe)  # before torch is imported, which takes seconds
     threads = arguments.threads or os.cpu_count() or 1
     report = merge(
         recipe,
