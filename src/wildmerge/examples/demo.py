@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from wildmerge.errors import Refusal
 from wildmerge.examples.skills import SKILLS, SYMBOLS, held_out_items, training_items
+from wildmerge.examples.wheels import run
 from wildmerge.files import write_atomically
 
 if TYPE_CHECKING:
@@ -197,12 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, required=True)
     options = vars(parser.parse_args(arguments))
     action = {"data": write_data, "base": train_base, "expert": train_expert}
-    try:
-        action[options.pop("command")](**options)
-    except Refusal as refusal:
-        print(refusal, file=sys.stderr)
-        return 1
-    return 0
+    return run(lambda: action[options.pop("command")](**options))
 
 
 if __name__ == "__main__":
