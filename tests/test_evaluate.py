@@ -1,6 +1,7 @@
 """Scores are lm-eval's own, each result is durable on its own, and nothing is computed twice."""
 
 import json
+import shutil
 
 import lm_eval
 import pytest
@@ -11,8 +12,9 @@ from mini_study import make_task
 from wildmerge.cli import main
 from wildmerge.errors import Refusal
 from wildmerge.scoring.evaluate import Item, Session
+from wildmerge.scoring.progress import RequestsBar
 from wildmerge.scoring.task_sources import data_folders, include_paths, stock_tasks
-from wildmerge.study import Benchmark, Evaluation
+from wildmerge.studies.study import Benchmark, Evaluation
 
 FEWSHOT = {"num_fewshot": 3}
 
@@ -52,7 +54,7 @@ def test_scores_are_those_of_lm_eval(tiny_qwen3, tasks, tmp_path, backend, fewsh
     assert ours["score"] == theirs["results"]["mini_one"]["acc_norm,none"]
     samples = theirs["samples"]["mini_one"]
     assert ours["items"]["correct"] == [int(s["acc_norm"]) for s in samples]
-    assert ours["items"]["doc_hash"] == [s["doc_hash"] for s in samples]
+    assert ours["items"]["doc_hash"] == [s["doc_hash"][:16] for s in samples]
     assert (ours["n"], ours["chance"]) == (20, 0.25)
     assert ours["settings"]["num_fewshot"] == (fewshot or 0)
     if backend == "prefix":
@@ -80,12 +82,51 @@ def test_an_existing_result_is_left_alone(tiny, tasks, tmp_path):
     assert (tmp_path / "out/mini_one.json").stat().st_mtime_ns == before
 
 
-def test_a_crash_keeps_the_benchmarks_that_are_done(tiny, tasks, tmp_path):
-    good, bad = Benchmark(task="mini_one"), Benchmark(task="mini_two", metric="f1")
-    with pytest.raises(Refusal, match="benchmark mini_two: unknown metric 'f1'"):
-        score(tiny.base, tasks, tmp_path / "out", [good, bad])
-    assert (tmp_path / "out/mini_one.json").exists()
-    assert not (tmp_path / "out/mini_two.json").exists()
+def test_what_cannot_be_scored_is_refused_before_anything_is(tiny, tasks, tmp_path):
+    good, bad = Benchmark(task="mini_one"), Benchmark(task="mini_two", metric="accc")
+    with pytest.raises(Refusal, match="mini_two: unknown metric 'accc'; did you mean 'acc'"):
+        score(tmp_path / "no model", tasks, tmp_path / "out", [good, bad])
+    assert not (tmp_path / "out").exists()
+
+
+def test_requests_are_counted_over_all_benchmarks(tiny, tasks, tmp_path):
+    benchmarks = [Benchmark(task="mini_one"), Benchmark(task="mini_two", limit=10)]
+    for backend in ("prefix", "hf"):
+        session = Session(
+            ["mini_one", "mini_two"], Evaluation(backend=backend), tasks_dir=str(tasks)
+        )
+        items = [Item(b, "id", tmp_path / backend / f"{b.task}.json") for b in benchmarks]
+        with RequestsBar("tiny", benchmarks * 2, disable=False) as bar:
+            session.score(tiny.base, items, on_built=bar.expect, on_scored=bar.update)
+            assert session.requests == {"mini_one": 24 * 4, "mini_two": 10 * 4}
+            assert (bar.n, bar.total) == (34 * 4, 2 * 34 * 4)
+
+
+def test_requests_are_built_once_for_all_processes(tiny, tasks, tmp_path, monkeypatch):
+    benchmark = Benchmark(task="mini_one", num_fewshot=2)
+
+    def score_in_new_session(out, limit=None):
+        session = Session(
+            ["mini_one"], Evaluation(), tasks_dir=str(tasks), store=tmp_path / "requests"
+        )
+        item = Item(benchmark.model_copy(update={"limit": limit}), "id", tmp_path / out)
+        session.score(tiny.base, [item])
+        return (tmp_path / out).read_bytes()
+
+    def refuse(*_, **__):
+        pytest.fail("built again")
+
+    first = score_in_new_session("first.json")
+    (stored,) = (tmp_path / "requests").glob("*.json.gz")
+    content = stored.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("lm_eval.api.task.Task.build_all_requests", refuse)
+        assert score_in_new_session("second.json") == first
+    stored.write_bytes(content[: len(content) // 2])
+    assert score_in_new_session("third.json") == first
+    assert stored.read_bytes() == content
+    score_in_new_session("fourth.json", limit=5)  # other documents under the same id
+    assert json.loads((tmp_path / "fourth.json").read_text())["n"] == 5
 
 
 def test_a_model_without_tokenizer_is_refused(tiny, tasks, tmp_path):
@@ -105,6 +146,19 @@ def test_command_line_scores_and_refuses(tiny, tasks, tmp_path, capsys):
     assert "did you mean 'mini_one'?" in capsys.readouterr().err
 
 
+def test_models_with_other_chat_templates_are_asked_by_their_own(tiny, tasks, tmp_path):
+    session = Session(["mini_one"], Evaluation(chat_template=True), tasks_dir=str(tasks))
+    tokens = []
+    for name, opening in (("short", "a"), ("long", "abcdef"), ("again", "a")):
+        shutil.copytree(tiny.base, tmp_path / name)
+        template = opening + "{% for message in messages %}{{ message.content }}{% endfor %}"
+        (tmp_path / name / "chat_template.jinja").write_text(template)
+        item = Item(Benchmark(task="mini_one"), "id", tmp_path / f"{name}.json")
+        session.score(tmp_path / name, [item])
+        tokens.append(json.loads(item.path.read_text())["tokens"]["naive"])
+    assert tokens == [tokens[0], tokens[0] + 5 * 24 * 4, tokens[0]]
+
+
 # --- stock tasks ----------------------------------------------------------------------------------
 
 
@@ -116,6 +170,16 @@ PAPER = (
 
 def test_the_sixteen_benchmarks_of_the_paper_are_found():
     assert [task for task in PAPER if task not in stock_tasks()] == []
+
+
+def test_a_group_with_data_for_some_members_names_the_hub_set_of_the_others(tmp_path):
+    (tmp_path / "mmlu_anatomy").mkdir()
+    row = {"question": "who?", "choices": ["a", "b", "c", "d"], "answer": 0, "subject": "anatomy"}
+    for split in ("dev", "test"):
+        (tmp_path / f"mmlu_anatomy/{split}.jsonl").write_text(json.dumps(row) + "\n")
+    session = Session(["mmlu"], Evaluation(), task_data=str(tmp_path))
+    with pytest.raises(Refusal, match="benchmark mmlu: its data cannot be read .*cais/mmlu"):
+        session.check([Benchmark(task="mmlu")])
 
 
 def test_a_stock_task_runs_on_local_data(tiny, tmp_path):
@@ -147,5 +211,33 @@ def test_a_group_runs_on_local_data(tmp_path):
     data = str(tmp_path / "data")
     assert list(data_folders(data, "mmlu")) == ["mmlu_anatomy", "mmlu_virology"]
     (tmp_path / "scratch").mkdir()
-    assert include_paths(["mmlu"], None, data, tmp_path / "scratch") == [tmp_path / "scratch"]
+    *_, last = include_paths(["mmlu"], None, data, tmp_path / "scratch")
+    assert last == tmp_path / "scratch"  # of two definitions of a task, the last is taken
     assert (tmp_path / "scratch/mmlu.yaml").exists()
+
+
+GPQA = {
+    "Question": "who?",
+    "Correct Answer": "a",
+    **{f"Incorrect Answer {i}": "b" for i in (1, 2, 3)},
+}
+HEADQA = {"qtext": "who?", "ra": 1, "answers": [{"atext": text} for text in "abcd"]}
+
+
+@pytest.mark.parametrize("name", ["leaderboard_gpqa", "headqa"])
+def test_groups_and_tags_are_scored_over_all_items(tiny, tmp_path, name):
+    """lm-eval gives a score for a group, as `leaderboard_gpqa` is; none for a tag, as `headqa` is."""
+    metric, file, row, members = {
+        "leaderboard_gpqa": ("acc_norm", "train.jsonl", GPQA, ("diamond", "extended", "main")),
+        "headqa": ("acc", "test.jsonl", HEADQA, ("en", "es")),
+    }[name]
+    for count, member in enumerate(members, start=3):
+        folder = tmp_path / f"{name}_{member}"
+        folder.mkdir()
+        (folder / file).write_text((json.dumps(row) + "\n") * count)
+    session = Session([name], Evaluation(), task_data=str(tmp_path))
+    item = Item(Benchmark(task=name, metric=metric), "id", tmp_path / "r.json")
+    session.score(tiny.base, [item])
+    result = json.loads(item.path.read_text())
+    assert result["n"] == len(result["items"]["correct"]) == sum(range(3, 3 + len(members)))
+    assert result["score"] == pytest.approx(sum(result["items"]["correct"]) / result["n"])

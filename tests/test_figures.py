@@ -39,7 +39,14 @@ def tables(folder) -> Tables:
 
 def test_all_figures_come_in_three_formats_with_the_same_bytes_each_time(folder, tmp_path):
     first = draw_figures(folder, tmp_path / "first")
-    names = {"accuracy", "update-norm", "benchmarks-base-1", "grid-ties-density", "experts"}
+    names = {
+        "accuracy",
+        "update-norm",
+        "benchmarks-base-1",
+        "grid-ties-density",
+        "experts",
+        "cosines",
+    }
     kinds = ("svg", "pdf", "png")
     assert {path.name for path in first} == {f"{name}.{kind}" for name in names for kind in kinds}
     for path, again in zip(first, draw_figures(folder, tmp_path / "second"), strict=True):

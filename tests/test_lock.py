@@ -2,15 +2,16 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from mini_study import make_study
 from wildmerge.errors import Refusal
-from wildmerge.lock import Lock, check_unchanged, lock_path, make_lock
-from wildmerge.models import evaluation_id, list_jobs, list_models
-from wildmerge.study import load_study
+from wildmerge.studies.lock import Lock, check_unchanged, lock_path, make_lock
+from wildmerge.studies.models import evaluation_id, list_jobs, list_models
+from wildmerge.studies.study import load_study
 
 
 @pytest.fixture
@@ -46,8 +47,9 @@ def test_identity_is_of_bytes_not_of_place_or_time(study_file, tmp_path):
 def test_every_file_that_matters_counts(study_file, file):
     study = load_study(study_file)
     before = make_lock(study).identities
-    with open(f"{EXPERT}/{file}", "ab") as stream:
-        stream.write(b" ")
+    data = Path(EXPERT, file).read_bytes()
+    changed = data[:-1] + bytes([data[-1] ^ 1]) if file == "model.safetensors" else data + b" "
+    Path(EXPERT, file).write_bytes(changed)
     after = make_lock(study).identities
     assert {name for name in before if before[name] != after[name]} == {EXPERT}
 

@@ -24,9 +24,9 @@ MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
-from wildmerge import engine  # what any merge holds: imports
-from wildmerge.merge import merge
-from wildmerge.recipe import Recipe
+from wildmerge.merging import engine
+from wildmerge.merging.merge import merge
+from wildmerge.studies.recipe import Recipe
 
 def anonymous():
     return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024

@@ -6,7 +6,7 @@ import torch
 
 import oracles
 from wildmerge import methods
-from wildmerge.task_vectors import TaskVectors
+from wildmerge.merging.task_vectors import TaskVectors
 
 SHAPES = {
     "tall": ("layers.0.mlp.up_proj.weight", (48, 20)),

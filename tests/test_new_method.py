@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 from mini_study import make_study
 from wildmerge import methods
 from wildmerge.errors import Refusal
-from wildmerge.lock import make_lock
-from wildmerge.merge import merge
-from wildmerge.models import list_models
-from wildmerge.recipe import Recipe
-from wildmerge.study import load_study
+from wildmerge.merging.merge import merge
+from wildmerge.studies.lock import make_lock
+from wildmerge.studies.models import list_models
+from wildmerge.studies.recipe import Recipe
+from wildmerge.studies.study import load_study
 
 SOURCE = '''"""The element of largest magnitude among the task vectors."""
 
 from __future__ import annotations
 
-from wildmerge.task_vectors import Rule, TaskVectors
+from wildmerge.merging.task_vectors import Rule, TaskVectors
 
 
 def loudest(vectors: TaskVectors, *, lambda_: float = 1.0) -> Rule:
@@ -38,6 +38,10 @@ def folder(tmp_path, monkeypatch):
     (path / "loudest.py").write_text(SOURCE)
     monkeypatch.setenv("WILDMERGE_METHODS", str(path))
     return path
+
+
+def test_a_method_is_what_the_folder_publishes_and_nothing_else():
+    assert methods.discover().keys() == methods.PUBLISHED
 
 
 def test_it_is_listed_by_the_command_line(folder):

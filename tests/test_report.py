@@ -61,7 +61,7 @@ def test_the_report_loads_nothing_from_outside(page, study):
     found = Loads(page)
     assert "script" not in found.tags
     assert "url(" not in page and "@import" not in page
-    assert len(found.loads) == 4  # accuracy, experts, one base's benchmarks, norms
+    assert len(found.loads) == 5  # accuracy, cosines, experts, one base's benchmarks, norms
     assert all(load.startswith("data:image/svg+xml;base64,") for load in found.loads)
     assert found.links and all((study / link).is_file() for link in found.links)
 
@@ -74,6 +74,12 @@ def test_the_report_shows_the_tables_numbers_and_escapes_names(page, study):
         assert f">{story.signed(delta)}<" in page
     assert "<own>" not in page and "&lt;own&gt;" in page
     assert "lm_eval" in page and "2.13.0" in page
+
+
+def test_the_report_says_which_experts_were_skipped_and_why(page):
+    assert "tiny-llama: 6 of 7 experts merge" in page
+    (row,) = [line for line in page.splitlines() if "&lt;odd&gt;" in line]
+    assert "skipped" in row and "model_type &#39;other&#39;" in row
 
 
 def test_the_same_tables_give_the_same_report(page, study, tmp_path):

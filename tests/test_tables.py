@@ -149,7 +149,7 @@ def test_the_same_results_give_the_same_bytes(results):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert set(before) == {f"{name}.csv" for name in Tables._fields} | {
         f"table{number}.{kind}" for number in (1, 2, 3) for kind in ("tex", "md")
-    }
+    } | {"published_comparison.md"}
 
 
 def test_printed_tables_hold_the_cells_as_printed(results):

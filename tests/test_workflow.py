@@ -3,6 +3,7 @@
 Real snakemake, real merges, real lm-eval; only the models are tiny and random.
 """
 
+import csv
 import os
 import re
 import signal
@@ -16,12 +17,13 @@ import yaml
 
 from mini_study import make_study
 from wildmerge.files import sha256_of
-from wildmerge.lock import Lock, lock_path
-from wildmerge.models import list_models
-from wildmerge.study import load_study
+from wildmerge.studies.lock import Lock, lock_path
+from wildmerge.studies.models import list_models
+from wildmerge.studies.study import load_study
 
 ROOT = Path(__file__).parent.parent
 TARGETS = ["tables"]
+CORES = 2
 
 
 def snakemake(folder, *options, targets=TARGETS, check=True):
@@ -37,7 +39,7 @@ def snakemake(folder, *options, targets=TARGETS, check=True):
 def command(*options, targets=TARGETS):
     return [
         *(sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile")),
-        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2", "--nolock"),
+        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", str(CORES), "--nolock"),
         *("--config", "study=study.yaml", *options),
     ]
 
@@ -125,6 +127,28 @@ def test_another_benchmark_recomputes_no_result(finished):
 
 
 @pytest.mark.slow
+def test_a_part_of_a_study_stands_beside_the_whole(tmp_path):
+    make_study(tmp_path, methods=["task_arithmetic"])
+    snakemake(tmp_path, "bases=[llama]", "limit=4")
+    part = tmp_path / "results/mini-llama-limit4/tables"
+    assert {row["base"] for row in read_csv(part / "models.csv")} == {"llama"}
+    assert {row["items"] for row in read_csv(part / "benchmarks.csv")} == {"4"}
+    before = digests(tmp_path, "results/mini-llama-limit4/tables/*")
+    snakemake(tmp_path)
+    whole = read_csv(tmp_path / "results/mini/tables/models.csv")
+    assert {row["base"] for row in whole} == {"llama", "qwen3"}
+    assert {row["items"] for row in read_csv(tmp_path / "results/mini/tables/benchmarks.csv")} == {
+        "16"
+    }
+    assert digests(tmp_path, "results/mini-llama-limit4/tables/*") == before
+
+
+def read_csv(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.slow
 def test_kills_at_ten_moments_end_in_the_same_tables(tmp_path):
     calm, shaken = tmp_path / "calm", tmp_path / "shaken"
     for folder in (calm, shaken):  # stored spectra change no byte either
@@ -133,16 +157,51 @@ def test_kills_at_ten_moments_end_in_the_same_tables(tmp_path):
     started = time.monotonic()
     snakemake(calm)
     duration = time.monotonic() - started
+    finished = {}
     for moment in range(10):
-        kill_after(shaken, duration * (moment + 1) / 12)
+        live = kill_after(shaken, duration * (moment + 1) / 12, finished)
+        assert live <= CORES  # merged checkpoints at a time
         assert not broken_files(shaken)
     snakemake(shaken)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # none computed twice
     assert digests(calm, "results/*/tables/*") == digests(shaken, "results/*/tables/*")
     assert not list(shaken.glob("results/**/*.safetensors"))
 
 
-def kill_after(folder, seconds):
-    """Start the workflow and kill its whole process tree after some seconds."""
+@pytest.mark.slow
+def test_two_studies_at_once_share_their_models(tmp_path):
+    make_study(tmp_path, ["llama"], methods=["task_arithmetic", "tsv_m"], store_spectra=True)
+    study = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    other = study | {"name": "other", "models_per_job": 2}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    runs = [
+        subprocess.Popen(
+            [*command()[:-1], f"study={file}"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for file in ("study.yaml", "other.yaml")
+    ]
+    outputs = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    logs = "".join(path.read_text() for path in tmp_path.glob("results/*/logs/models-*.log"))
+    models = list_models(
+        load_study(tmp_path / "study.yaml"), Lock.read(tmp_path / "study.lock.json")
+    )
+    assert sorted(re.findall("^done: (.*)$", logs, re.MULTILINE)) == sorted(m.label for m in models)
+    assert not broken_files(tmp_path)
+    tables = [digests(tmp_path / "results" / name, "tables/*.md") for name in ("mini", "other")]
+    assert tables[0] == tables[1]
+
+
+def kill_after(folder, seconds, finished):
+    """Start the workflow and kill its whole process tree after some seconds.
+
+    Notes in `finished` when each result was written; returns how many merged checkpoints there were
+    at most.
+    """
     process = subprocess.Popen(
         command(),
         cwd=folder,
@@ -150,11 +209,16 @@ def kill_after(folder, seconds):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
+    live, end = 0, time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        live = max(live, len(list(folder.glob("results/scratch/wildmerge-*"))))
+        time.sleep(0.02)
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    for path in folder.glob("results/evals/*/*.json"):
+        finished.setdefault(path, path.stat().st_mtime_ns)
+    return live
 
 
 def broken_files(folder):

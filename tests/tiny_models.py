@@ -42,18 +42,19 @@ def make_family(folder: Path, architecture: str, experts: int = 3) -> Family:
     else:
         model = Qwen3ForCausalLM(Qwen3Config(**SHAPE, tie_word_embeddings=False))
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    _save(model, folder / "base")
+    save_with_tokenizer(model, folder / "base")
     for index in range(experts):
         generator = torch.Generator().manual_seed(index + 1)
         with torch.no_grad():
             for name, p in model.named_parameters():
                 step = 0.05 * torch.randn(p.shape, generator=generator)
                 p.copy_((start[name].float() + step).to(p.dtype))
-        _save(model, folder / f"expert{index}")
+        save_with_tokenizer(model, folder / f"expert{index}")
     return Family(folder / "base", [folder / f"expert{i}" for i in range(experts)])
 
 
-def _save(model, folder: Path) -> None:
+def save_with_tokenizer(model, folder: Path) -> None:
+    """Save a model with a tokenizer of one token a character."""
     model.generation_config = GenerationConfig(max_new_tokens=4, do_sample=False)
     model.save_pretrained(folder)
     characters = "abcdefghijklmnopqrstuvwxyz .?"

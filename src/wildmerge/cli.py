@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
-from wildmerge import commands as do
+from wildmerge.commands import models, results, studies
 from wildmerge.errors import Refusal
 
 DEVICE_HELP = "cpu, cuda, cuda:i or auto (default: a GPU where there is one)"
@@ -19,6 +21,7 @@ DEVICE_HELP = "cpu, cuda, cuda:i or auto (default: a GPU where there is one)"
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         arguments.function(arguments)
     except Refusal as refusal:
@@ -37,6 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Stop as Ctrl-C does, so that what was begun is removed; schedulers send SIGTERM, then SIGKILL."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # often sent more than once
+    raise KeyboardInterrupt
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wildmerge", description="If I merge these fine-tuned LLMs, do I get something better?"
@@ -46,11 +55,15 @@ def _parser() -> argparse.ArgumentParser:
         _add_merge,
         _add_methods,
         _add_inspect,
+        _add_gate,
         _add_evaluate,
+        _add_plan,
         _add_lock,
+        _add_fetch,
         _add_recipes,
         _add_spectra,
         _add_run,
+        _add_status,
         _add_aggregate,
         _add_figures,
         _add_report,
@@ -65,25 +78,40 @@ Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_merge(commands: Commands) -> None:
     command = commands.add_parser("merge", help="merge experts into their base by a recipe")
-    command.add_argument("recipe", metavar="RECIPE.yaml", help="base, experts, method, parameters")
+    command.add_argument(
+        "recipe",
+        metavar="RECIPE.yaml",
+        help="base, experts, method, parameters; or mergekit's YAML",
+    )
     command.add_argument("--out", required=True, type=Path, help="folder of the merged model")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--threads", type=int, default=None, help="default: all CPUs")
     command.add_argument("--overwrite", action="store_true", help="replace an existing --out")
-    command.set_defaults(function=do.merge)
+    command.set_defaults(function=models.merge)
 
 
 def _add_methods(commands: Commands) -> None:
     command = commands.add_parser("methods", help="list the merge methods and their defaults")
-    command.set_defaults(function=do.methods)
+    command.set_defaults(function=models.methods)
 
 
 def _add_inspect(commands: Commands) -> None:
     command = commands.add_parser("inspect", help="would these experts merge with this base?")
     command.add_argument("base", metavar="BASE")
     command.add_argument("experts", metavar="EXPERT", nargs="+")
-    command.add_argument("--out", type=Path, help="also write the table as CSV")
-    command.set_defaults(function=do.inspect)
+    command.add_argument("--untie", action="store_true", help="as untie: true in a recipe")
+    command.add_argument(
+        "--out", type=Path, help="also write the table as CSV, and NAME.cosines.csv beside it"
+    )
+    command.set_defaults(function=models.inspect)
+
+
+def _add_gate(commands: Commands) -> None:
+    command = commands.add_parser("gate", help="inspect the experts of one of a study's bases")
+    command.add_argument("study", metavar="STUDY.yaml", type=Path)
+    command.add_argument("bases", metavar="BASE", type=lambda name: [name], help="its name there")
+    command.add_argument("--out", type=Path, help="as of inspect")
+    command.set_defaults(function=studies.gate, limit=None)
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -95,28 +123,59 @@ def _add_evaluate(commands: Commands) -> None:
     command.add_argument("--limit", type=int, help="first items only")
     command.add_argument("--num-fewshot", type=int, help="default: each task's own")
     command.add_argument("--metric", default="acc", help="acc, acc_norm, ...")
-    command.add_argument("--backend", default="prefix", help="prefix or hf")
+    command.add_argument("--backend", default="prefix", help="prefix, hf or vllm")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     command.add_argument("--out", required=True, type=Path, help="folder of the result files")
-    command.set_defaults(function=do.evaluate)
+    command.set_defaults(function=models.evaluate)
 
 
 def _add_study(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", metavar="STUDY.yaml", type=Path)
+    _add_bases(command)
+    command.add_argument("--limit", type=int, help="at most so many items of every benchmark")
+
+
+def _add_bases(command: argparse.ArgumentParser) -> None:
+    names = {"metavar": "NAME,...", "type": lambda text: text.split(",")}
+    command.add_argument("--bases", help="these bases of the study only", **names)
+
+
+def _add_plan(commands: Commands) -> None:
+    command = commands.add_parser("plan", help="print what a study costs, before anything runs")
+    _add_study(command)
+    command.add_argument("--results", type=Path, default=Path("results"))
+    command.add_argument("--gpu", default="H100", help="A100, H100, H200, B200, L40S or L4")
+    command.add_argument("--share", type=float, default=0.4, help="of the GPU's peak, 0 to 1")
+    command.add_argument("--slots", type=int, default=1, help="jobs that run at the same time")
+    command.set_defaults(function=studies.plan)
 
 
 def _add_lock(commands: Commands) -> None:
     command = commands.add_parser("lock", help="pin a study's checkpoints and data by their bytes")
     _add_study(command)
-    command.set_defaults(function=do.lock)
+    command.add_argument("--update", action="store_true", help="look up hub checkpoints anew")
+    command.set_defaults(function=studies.lock)
+
+
+def _add_fetch(commands: Commands) -> None:
+    command = commands.add_parser("fetch", help="download what a study needs, or hub checkpoints")
+    command.add_argument(
+        "what",
+        nargs="+",
+        metavar="STUDY.yaml [NAME...] | ORG/NAME[@REVISION]...",
+        help="a study (all of it, or the named checkpoints, and 'data'), or hub checkpoints",
+    )
+    _add_bases(command)
+    command.add_argument("--done", type=Path, help="write this file when all is there")
+    command.set_defaults(function=studies.fetch)
 
 
 def _add_recipes(commands: Commands) -> None:
     command = commands.add_parser("recipes", help="write recipes.csv and benchmarks.csv of a study")
     _add_study(command)
     command.add_argument("--results", type=Path, default=Path("results"))
-    command.set_defaults(function=do.recipes)
+    command.set_defaults(function=studies.recipes)
 
 
 def _add_spectra(commands: Commands) -> None:
@@ -126,7 +185,7 @@ def _add_spectra(commands: Commands) -> None:
     command.add_argument("--out", required=True, type=Path, help="a .safetensors file")
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--threads", type=int, default=1)
-    command.set_defaults(function=do.spectra)
+    command.set_defaults(function=models.spectra)
 
 
 def _add_run(commands: Commands) -> None:
@@ -134,25 +193,38 @@ def _add_run(commands: Commands) -> None:
     _add_study(command)
     command.add_argument("--job", required=True, help="its id, as the workflow names it")
     command.add_argument("--results", type=Path, default=Path("results"))
-    command.add_argument("--scratch", type=Path, help="for merged weights; default in the results")
+    command.add_argument(
+        "--scratch",
+        default=os.environ.get("WILDMERGE_SCRATCH"),
+        help="for merged weights, may name variables of the node as '$SLURM_TMPDIR'; "
+        "default WILDMERGE_SCRATCH, else in the results",
+    )
     command.add_argument("--device", default="auto", help=DEVICE_HELP)
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--done", type=Path, help="write this file when all is done")
-    command.set_defaults(function=do.run)
+    command.set_defaults(function=studies.run)
+
+
+def _add_status(commands: Commands) -> None:
+    command = commands.add_parser("status", help="what of a study is done, running, failed, left")
+    _add_study(command)
+    command.add_argument("--results", type=Path, default=Path("results"))
+    command.set_defaults(function=studies.status)
 
 
 def _add_aggregate(commands: Commands) -> None:
     command = commands.add_parser("aggregate", help="make the tables of a study from its results")
     command.add_argument("--study", required=True, help="name of the study")
     command.add_argument("--results", type=Path, default=Path("results"))
-    command.set_defaults(function=do.aggregate)
+    command.add_argument("--published", type=Path, help="CSV of published numbers to compare with")
+    command.set_defaults(function=results.aggregate)
 
 
 def _add_figures(commands: Commands) -> None:
     command = commands.add_parser("figures", help="draw the figures of a study from its tables")
     command.add_argument("tables", type=Path)
     command.add_argument("--out", required=True, type=Path)
-    command.set_defaults(function=do.figures)
+    command.set_defaults(function=results.figures)
 
 
 def _add_report(commands: Commands) -> None:
@@ -161,12 +233,12 @@ def _add_report(commands: Commands) -> None:
     command.add_argument("--figures", required=True, type=Path)
     command.add_argument("--study", required=True, help="name of the study")
     command.add_argument("--out", required=True, type=Path)
-    command.set_defaults(function=do.report)
+    command.set_defaults(function=results.report)
 
 
 def _add_schema(commands: Commands) -> None:
     command = commands.add_parser("schema", help="print the JSON schema of study files")
-    command.set_defaults(function=do.schema)
+    command.set_defaults(function=studies.schema)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Everything durable is written to a temporary sibling, flushed to the disk and th
 kill at any moment leaves the old file, the new file or nothing under the final name.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,9 +14,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from wildmerge.jobs.heartbeat import HERE, beating, silent
 
 _LOCK = ".lock"
+_SILENCE = 600.0  # seconds; many times heartbeat.BEAT
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -54,9 +58,12 @@ def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
     remove_leftovers(parent, prefix)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     with open(folder / _LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _try_lock(lock)
+        lock.write(HERE)
+        lock.flush()
         try:
-            yield folder
+            with beating(folder / _LOCK):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -71,16 +78,64 @@ def publish(folder: Path, final: Path) -> None:
 
 
 def remove_leftovers(parent: Path, prefix: str) -> None:
-    """Remove private folders of killed processes: those of this prefix that are not locked."""
+    """Remove private folders of killed processes: not locked, and of this machine or long silent.
+
+    A lock that is free proves nothing of a process elsewhere, where the file system keeps locks to one
+    machine: there, no sign of life for minutes does.
+    """
     for folder in parent.glob(f"{prefix}*"):
         try:
             with open(folder / _LOCK, "r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue  # its process lives
+                free = _try_lock(lock)
+                proves = free and lock.read() == HERE
+                if proves or (free is not False and silent(folder / _LOCK, _SILENCE)):
+                    shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
             continue  # being made or removed this moment
+
+
+@contextmanager
+def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file, alone among the processes that it reaches; it is gone afterwards.
+
+    Args:
+        path: the lock file; its folder is made.
+        wait: until it is free; otherwise the block is told by False that another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "a") as lock:
+            if _try_lock(lock, wait=wait) is False:
+                yield False
+                return
+            if not _is_open_at(lock, path):
+                continue  # its last holder removed it when it was done
+            try:
+                yield True
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _try_lock(file: IO[str], *, wait: bool = False) -> bool | None:
+    """Lock a file; False when another process holds it, None on a file system without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return None
+    return True
+
+
+def _is_open_at(file: IO[str], path: Path) -> bool:
+    """Return whether this open file is the one that stands at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

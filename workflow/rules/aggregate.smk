@@ -2,8 +2,9 @@
 #
 # Inputs:  results/<study>/recipes.csv and benchmarks.csv; `study_results`, which stand when every
 #          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json and every merge report
-#          results/merges/<recipe_id>.json of the study stands
+#          results/merges/<recipe_id>.json of the study stands; results/<study>/inspect
 # Outputs: results/<study>/tables: tidy CSV files, and Tables 1-3 also as LaTeX and Markdown
+#          (published_comparison: our Tables 1-3 beside those that the study names as `published`)
 #          results/<study>/figures: every figure as SVG, PDF and PNG
 # Steps:   aggregate reads all results once; figures reads the tables only
 #
@@ -18,7 +19,10 @@ TIDY_TABLES = [
     "benchmark_curves",
     "experts",
     "benchmarks",
+    "inspection",
+    "cosines",
     "provenance",
+    "published_comparison",
 ]
 PAPER_TABLES = ["table1", "table2", "table3"]
 
@@ -26,19 +30,25 @@ PAPER_TABLES = ["table1", "table2", "table3"]
 rule aggregate:
     input:
         study_results,
+        inspected,
+        published=STUDY.published or [],
         recipes=f"{RESULTS}/{STUDY.name}/recipes.csv",
         benchmarks=f"{RESULTS}/{STUDY.name}/benchmarks.csv",
     output:
         csv=expand(f"{TABLES}/{{name}}.csv", name=TIDY_TABLES + PAPER_TABLES),
         tex=expand(f"{TABLES}/{{name}}.tex", name=PAPER_TABLES),
-        markdown=expand(f"{TABLES}/{{name}}.md", name=PAPER_TABLES),
+        markdown=expand(
+            f"{TABLES}/{{name}}.md", name=PAPER_TABLES + ["published_comparison"]
+        ),
     params:
         study=STUDY.name,
         results=RESULTS,
+        published=["--published", STUDY.published] if STUDY.published else [],
     message:
         "Make the tables of {params.study}"
     shell:
-        "wildmerge aggregate --study {params.study:q} --results {params.results:q}"
+        "wildmerge aggregate --study {params.study:q} --results {params.results:q} "
+        "{params.published:q}"
 
 
 rule figures:

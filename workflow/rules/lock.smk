@@ -1,52 +1,85 @@
 # Pinning: what the study's checkpoints and local benchmark data are, byte for byte.
 #
-# Inputs:  the study's checkpoint folders and task data (made by the rules of examples, or the user's)
-# Outputs: the lock beside the study file; results/<study>/inspect/<base>.csv: would every expert merge?
+# Inputs:  the study's checkpoint folders and task data (made by the rules of examples, or the user's);
+#          for hub checkpoints the network, once
+# Outputs: the lock beside the study file
+#          results/<study>/inspect/<base>.csv and <base>.cosines.csv: would every expert merge?
 #          results/<study>/recipes.csv and benchmarks.csv: the ids of all models and benchmarks
 # Steps:   lock -> inspect, recipes
 #
 # All ids of the study follow from the lock, so the list of jobs is known once it stands; an edit of
 # the study that changes no checkpoint and no data leaves it alone.
 
-LOCK = str(lock_path(STUDY_FILE))
+
+@cache
+def admitted():
+    """Return the study without the experts that it skips; known when the lock stands."""
+    return admit(STUDY, study_lock()).study
+
+
+def members(wildcards):
+    base = admitted().bases[wildcards.base]
+    return [base.checkpoint, *base.experts.values()]
 
 
 def identities(wildcards):
-    base = STUDY.bases[wildcards.base]
-    locked = Lock.read(LOCK).identities
-    return [locked[name] for name in (base.checkpoint, *base.experts.values())]
+    locked = study_lock().identities
+    return [locked[name] for name in members(wildcards)]
+
+
+def pinned(name):
+    """Return what a command finds a checkpoint by: its folder, or org/name@commit of the lock."""
+    entry = study_lock().checkpoints[name]
+    return entry["identity"] if "repo" in entry else name
+
+
+def inspected(wildcards):
+    """Return the tables of all inspections; what they are of is known when the lock stands."""
+    checkpoints.lock.get()
+    return expand(f"{OUT}/inspect/{{base}}.csv", base=STUDY.bases)
 
 
 checkpoint lock:
     input:
-        checkpoints_of(STUDY),
+        [name for name in checkpoints_of(STUDY) if not is_hub(name)],
         task_inputs(STUDY),
     output:
         update(LOCK),
     params:
         study=STUDY_FILE,
+        bases=ONLY,
         tasks=[benchmark.task for benchmark in STUDY.benchmarks],
+        on_incompatible=STUDY.on_incompatible,
     message:
         "Lock the checkpoints and benchmark data of {params.study}"
     shell:
-        "wildmerge lock {params.study:q}"
+        "wildmerge lock {params.study:q} {params.bases:q}"
 
 
 rule inspect:
     input:
         ancient(LOCK),
+        ancient(fetched_checkpoints),
     output:
         f"{OUT}/inspect/{{base}}.csv",
+        f"{OUT}/inspect/{{base}}.cosines.csv",
     log:
         f"{OUT}/logs/inspect-{{base}}.log",
+    wildcard_constraints:
+        base="|".join(map(re.escape, STUDY.bases)),
+    resources:
+        mem_mb=lambda wildcards, attempt: memory_mb(0, attempt),
+        runtime=lambda wildcards, attempt: minutes(
+            sum(checkpoint_bytes(n) for n in members(wildcards)), attempt
+        ),
     params:
-        base=lambda wildcards: STUDY.bases[wildcards.base].checkpoint,
-        experts=lambda wildcards: list(STUDY.bases[wildcards.base].experts.values()),
+        study=STUDY_FILE,
+        untie=STUDY.untie,
         identities=identities,
     message:
         "Inspect the experts of {wildcards.base}: would they merge?"
     shell:
-        "wildmerge inspect {params.base:q} {params.experts:q} --out {output:q} &> {log:q}"
+        "wildmerge gate {params.study:q} {wildcards.base:q} --out {output[0]:q} &> {log:q}"
 
 
 rule recipes:
@@ -58,8 +91,9 @@ rule recipes:
         f"{OUT}/benchmarks.csv",
     params:
         study=STUDY_FILE,
+        part=PART,
         results=RESULTS,
     message:
         "List the recipes and benchmarks of {params.study}"
     shell:
-        "wildmerge recipes {params.study:q} --results {params.results:q}"
+        "wildmerge recipes {params.study:q} {params.part:q} --results {params.results:q}"

@@ -16,7 +16,11 @@ JOBS = f"{OUT}/jobs"
 @cache
 def study_jobs():
     """Return all jobs of the study by id; known when the lock stands."""
-    return {job.id: job for job in list_jobs(STUDY, Lock.read(LOCK))}
+    jobs = {job.id: job for job in list_jobs(STUDY, study_lock())}
+    if workflow.is_main_process:
+        models = sum(len(job.models) for job in jobs.values())
+        print(f"{STUDY.name}: {models:,} models in {len(jobs):,} jobs", file=sys.stderr)
+    return jobs
 
 
 def study_results(wildcards):
@@ -24,24 +28,38 @@ def study_results(wildcards):
     return [f"{JOBS}/{job}.json" for job in study_jobs()]
 
 
+def job_bytes(wildcards):
+    """Return the size of one model of a job."""
+    return checkpoint_bytes(study_jobs()[wildcards.job].models[0].recipe.base)
+
+
 rule models:
     input:
         ancient(expand(f"{OUT}/inspect/{{base}}.csv", base=STUDY.bases)),
         ancient(job_spectra),
+        ancient(fetched_data),
     output:
         f"{JOBS}/{{job}}.json",
     log:
-        f"{OUT}/logs/{{job}}.log",
+        f"{OUT}/logs/models-{{job}}.log",
     wildcard_constraints:
         job="[0-9a-f]{16}",
     threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: memory_mb(job_bytes(wildcards), attempt),
+        runtime=lambda wildcards, attempt: minutes(
+            job_bytes(wildcards),
+            attempt,
+            models=len(study_jobs()[wildcards.job].models),
+        ),
     params:
         study=STUDY_FILE,
+        part=PART,
         results=RESULTS,
         label=lambda wildcards: study_jobs()[wildcards.job].label,
-        scratch=f"--scratch {config['scratch']}" if "scratch" in config else "",
     message:
         "Merge and evaluate {params.label}"
     shell:
-        "wildmerge run {params.study:q} --job {wildcards.job} --results {params.results:q} "
-        "{params.scratch} --threads {threads} --done {output:q} &> {log:q}"
+        "wildmerge run {params.study:q} {params.part:q} --job {wildcards.job} "
+        "--results {params.results:q} --threads {threads} --done {output:q} &> {log:q}"

@@ -1,17 +1,53 @@
 """Would these experts merge with this base? Answered from headers and configs, before any reading.
 
-`compare` returns one row of findings an expert; an expert with a `refusal` must not be merged.
+`compare` returns one row of findings an expert; an expert with a `refusal` must not be merged. What only
+the weights can tell (NaN, a head that differs from its embedding, an unrelated model) is found when they
+are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
-from wildmerge.checkpoints.tensors import FLOATS, Checkpoint
+from wildmerge.checkpoints.tensors import FLOATS, TensorInfo
 from wildmerge.errors import Refusal
+from wildmerge.merging.roles import embedding_of, head_of, role_of
 
-_TIED_NAMES = {"lm_head.weight"}
+_BUFFER = re.compile(
+    r"(.+\.)?(inv_freq|original_inv_freq|(attn|attention)\.(bias|masked_bias)|masked_bias|"
+    r"position_ids|(cos|sin)_cached|rotary_emb\..+|_extra_state)"
+)
+"""Names of tensors that are computed from the config and were saved for no need."""
+_IN_A_LAYER = re.compile(r"(^|.*\.)\d+\..+")
+_PACKED = re.compile(
+    r".+(\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_packed)"
+    r"|\.quant_state\..+)"
+)
+"""Names of what quantised weights keep beside them."""
+
+
+class Headers(Protocol):
+    """What is known of a checkpoint without its weights: an opened one, or one in a lock."""
+
+    @property
+    def folder(self) -> Path | str:
+        """What messages call it."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its config.json."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Dtype and shape of every tensor."""
+
+    @property
+    def tokenizer(self) -> Path | str | None:
+        """Its tokenizer.json, if it has one."""
 
 
 @dataclass
@@ -23,13 +59,14 @@ class Finding:
     remarks: list[str] = field(default_factory=list)
 
 
-def compare(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> list[Finding]:
+def compare(base: Headers, experts: Mapping[str, Headers]) -> list[Finding]:
     """Compare each expert with the base by architecture, tensor names, shapes and dtypes."""
     return [_compare(base, name, expert) for name, expert in experts.items()]
 
 
-def require_compatible(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> list[str]:
-    """Raise Refusal for the first expert that cannot be merged; return all remarks otherwise."""
+def require_compatible(base: Headers, experts: Mapping[str, Headers]) -> list[str]:
+    """Raise Refusal for the first checkpoint that cannot be merged; return all remarks otherwise."""
+    require_base(base)
     findings = compare(base, experts)
     for finding in findings:
         if finding.refusal:
@@ -37,47 +74,140 @@ def require_compatible(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> l
     return [remark for finding in findings for remark in finding.remarks]
 
 
-def _compare(base: Checkpoint, name: str, expert: Checkpoint) -> Finding:
+def require_base(base: Headers) -> None:
+    """Raise Refusal for a base that nothing can be merged with."""
+    if how := _quantisation(base):
+        raise Refusal(_quantised(base, how))
+
+
+def is_buffer(name: str) -> bool:
+    """Tell whether a tensor is computed from the config: it holds nothing that was learnt."""
+    return bool(_BUFFER.fullmatch(name))
+
+
+def extra_tensors(base: Headers, expert: Headers) -> list[str]:
+    """Return the expert's tensors that the base does not have, except an output head."""
+    extra = [name for name in expert.tensors if name not in base.tensors]
+    return [name for name in extra if name != head_of(extra)]
+
+
+def _compare(base: Headers, name: str, expert: Headers) -> Finding:
     finding = Finding(name)
-    finding.refusal = _other_kind(base, expert) or _other_tensors(base, expert)
+    if how := _quantisation(expert):
+        finding.refusal = _quantised(expert, how)
+    else:
+        finding.refusal = _other_kind(base, expert) or _other_tensors(base, expert)
     if finding.refusal is None:
-        dtypes = {info.dtype for info in expert.tensors.values()}
-        if dtypes != {info.dtype for info in base.tensors.values()}:
-            finding.remarks.append(f"{expert.folder}: stored as {', '.join(sorted(dtypes))}")
+        finding.remarks = [f"{expert.folder}: {remark}" for remark in _remarks(base, expert)]
     return finding
 
 
-def _other_kind(base: Checkpoint, expert: Checkpoint) -> str | None:
-    if expert.config.get("quantization_config"):
-        how = expert.config["quantization_config"].get("quant_method", "unknown method")
-        return f"{expert.folder}: quantised weights ({how}); use a full-precision checkpoint"
+def _quantisation(checkpoint: Headers) -> str | None:
+    """Name the quantisation of a checkpoint's weights, if it has one."""
+    config = checkpoint.config.get("quantization_config")
+    dtypes = {info.dtype for info in checkpoint.tensors.values()}
+    if config:
+        how = str(config.get("quant_method", "unknown method"))
+        bits = 4 if config.get("load_in_4bit") else 8 if config.get("load_in_8bit") else None
+        bits = config.get("bits") or config.get("w_bit") or bits
+        return f"{how}, {bits} bit" if bits else how
+    if eight := sorted(dtype for dtype in dtypes if dtype.startswith(("F8", "float8"))):
+        return f"fp8, {eight[0]}"
+    packed = [name for name in checkpoint.tensors if _PACKED.fullmatch(name)]
+    return f"packed, with {packed[0]}" if packed else None
+
+
+def _quantised(checkpoint: Headers, how: str) -> str:
+    return f"{checkpoint.folder}: quantised weights ({how}); use a full-precision checkpoint"
+
+
+def _other_kind(base: Headers, expert: Headers) -> str | None:
     ours, theirs = base.config.get("model_type"), expert.config.get("model_type")
-    if ours != theirs:
-        return (
-            f"{expert.folder}: model_type '{theirs}' is not the base's '{ours}'; "
-            "an expert must be a fine-tune of the base"
-        )
-    return None
+    if ours == theirs:
+        return None
+    return (
+        f"{expert.folder}: model_type '{theirs}' is not the base's '{ours}'; "
+        "an expert must be a fine-tune of the base"
+    )
 
 
-def _other_tensors(base: Checkpoint, expert: Checkpoint) -> str | None:
+def _other_tensors(base: Headers, expert: Headers) -> str | None:
     for name, info in base.tensors.items():
-        if name not in expert.tensors:
+        found = expert.tensors.get(_counterpart(base, expert, name) or "")
+        if found is None:
+            if is_buffer(name):
+                continue
             return (
                 f"{expert.folder}: tensor {name} of the base is missing; not an expert of this base"
             )
-        found = expert.tensors[name]
-        if found.shape != info.shape:
+        problem = _other_tensor(base, expert, name, info, found)
+        if problem:
+            return problem
+    for name in extra_tensors(base, expert):
+        if _IN_A_LAYER.fullmatch(name) and not is_buffer(name):
             return (
-                f"{expert.folder}: tensor {name} has shape {list(found.shape)}, the base "
-                f"{list(info.shape)}; not an expert of this base"
+                f"{expert.folder}: tensor {name} does not exist in the base; not an expert of this "
+                "base"
             )
-        if (found.dtype in FLOATS) != (info.dtype in FLOATS):
+    return _odd_head(base, expert)
+
+
+def _odd_head(base: Headers, expert: Headers) -> str | None:
+    """Refuse a head of other rows than the embedding's, unless base and expert have the same two."""
+    names = head_of(expert.tensors), embedding_of(expert.tensors)
+    if None in names:
+        return None
+    head, embedding = (expert.tensors[name].shape for name in names if name)
+    known = [getattr(base.tensors.get(name or ""), "shape", None) for name in names]
+    if head[0] == embedding[0] or known == [head, embedding]:
+        return None
+    return (
+        f"{expert.folder}: its output head has {head[0]} rows and its embedding {embedding[0]}; not an "
+        "expert of this base"
+    )
+
+
+def _other_tensor(
+    base: Headers, expert: Headers, name: str, info: TensorInfo, found: TensorInfo
+) -> str | None:
+    if (found.dtype in FLOATS) != (info.dtype in FLOATS):
+        return (
+            f"{expert.folder}: tensor {name} is stored as {found.dtype}, the base's as "
+            f"{info.dtype}; use an unquantised checkpoint"
+        )
+    if found.shape == info.shape:
+        return None
+    if role_of(name, info.shape) in ("embedding", "head") and found.shape[1:] == info.shape[1:]:
+        return _unmatched_rows(base, expert, name, info.shape[0], found.shape[0])
+    return (
+        f"{expert.folder}: tensor {name} has shape {list(found.shape)}, the base "
+        f"{list(info.shape)}; not an expert of this base"
+    )
+
+
+def _unmatched_rows(  # noqa: PLR0917
+    base: Headers, expert: Headers, name: str, ours: int, theirs: int
+) -> str | None:
+    """Say what is missing to match the rows of two vocabularies, if anything is."""
+    for checkpoint in (base, expert):
+        if checkpoint.tokenizer is None:
             return (
-                f"{expert.folder}: tensor {name} is stored as {found.dtype}, the base's as "
-                f"{info.dtype}; use an unquantised checkpoint"
+                f"{expert.folder}: {name} has {theirs} rows, the base {ours}, and there is no "
+                f"tokenizer.json in {checkpoint.folder} to match them by; add it"
             )
-    extra = [name for name in expert.tensors if name not in base.tensors]
-    if extra:
-        return f"{expert.folder}: tensor {extra[0]} does not exist in the base ({len(extra)} such)"
     return None
+
+
+def _counterpart(base: Headers, expert: Headers, name: str) -> str | None:
+    """Return the expert's tensor for one of the base's: without a head, its embedding is its head."""
+    if name in expert.tensors:
+        return name
+    if role_of(name, ()) == "head":
+        return head_of(expert.tensors) or embedding_of(expert.tensors)
+    return None
+
+
+def _remarks(base: Headers, expert: Headers) -> Iterable[str]:
+    dtypes = {info.dtype for info in expert.tensors.values()}
+    if dtypes != {info.dtype for info in base.tensors.values()}:
+        yield f"stored as {', '.join(sorted(dtypes))}"

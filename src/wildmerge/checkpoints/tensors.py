@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wildmerge.errors import Refusal
 
@@ -24,57 +26,39 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 """Storage dtypes that are plain floating-point weights."""
 _OUTPUT_DTYPES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LARGEST_HEADER = 100_000_000
+_NOT_THE_MODEL = ("adapter_", "consolidated")  # an adapter beside it, the same weights once more
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """Where a tensor is and what it is: file, safetensors dtype name, shape."""
+class TensorInfo(NamedTuple):
+    """What a tensor is: safetensors dtype name, shape."""
 
-    file: Path
     dtype: str
     shape: tuple[int, ...]
 
 
-class Checkpoint:
-    """A checkpoint folder; `tensors` maps every tensor's name to its place, dtype and shape.
+class Checkpoint(ABC):
+    """A checkpoint: `tensors` maps names to dtype and shape, `checkpoint[name]` reads a tensor.
 
-    Raises:
-        Refusal: the folder is missing, has no config.json or no safetensors weights, or a file is
-            broken; the message names it.
+    Subclasses know how the weights are stored. `folder` is what messages call it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise Refusal(f"{folder}: no such checkpoint folder; check the path")
-        self.files = _weight_files(self.folder)
-        self.tensors: dict[str, TensorInfo] = {}
-        for file in self.files:
-            for name, entry in _header(file).items():
-                self.tensors[name] = TensorInfo(file, entry["dtype"], tuple(entry["shape"]))
-        self._open: dict[Path, Any] = {}
+    folder: Path
+    tensors: Mapping[str, TensorInfo]
 
+    @abstractmethod
     def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor as stored, mapped from its file."""
-        file = self.tensors[name].file
-        if file not in self._open:
-            from safetensors import safe_open
-
-            self._open[file] = safe_open(file, framework="pt")
-        tensor: Tensor = self._open[file].get_tensor(name)
-        return tensor
+        """Return a tensor as stored, mapped from its file where it can be."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
-        path = self.folder / "config.json"
-        try:
-            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except OSError:
-            raise Refusal(f"{path}: missing; a checkpoint needs its config.json") from None
-        except json.JSONDecodeError as error:
-            raise Refusal(f"{path}: not valid JSON ({error.msg}); fetch it again") from None
-        return config
+        return read_json(self.folder / "config.json", "a checkpoint needs its config.json")
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The file that says which row of the embedding is which token's, if there is one."""
+        path = self.folder / "tokenizer.json"
+        return path if path.exists() else None
 
     @property
     def dtype(self) -> str:
@@ -86,24 +70,92 @@ class Checkpoint:
         return _OUTPUT_DTYPES[sizes.most_common(1)[0][0] if sizes else "F32"]
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder: those of the index, or all."""
-    index = folder / "model.safetensors.index.json"
+class Safetensors(Checkpoint):
+    """A folder of safetensors weights.
+
+    Args:
+        folder: the checkpoint's folder.
+        files: its weight files.
+
+    Raises:
+        Refusal: a file is broken; the message names it.
+    """
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        self.folder = folder
+        self.tensors: dict[str, TensorInfo] = {}
+        self._file_of: dict[str, Path] = {}
+        for file in files:
+            for name, entry in _header(file).items():
+                self.tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]))
+                if self._file_of.setdefault(name, file) != file:
+                    raise Refusal(
+                        f"{file}: tensor {name} stands in {self._file_of[name].name} too; fetch the "
+                        "checkpoint again with its index"
+                    )
+        self._open: dict[Path, Any] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor as stored, mapped from its file."""
+        file = self._file_of[name]
+        if file not in self._open:
+            from safetensors import safe_open
+
+            self._open[file] = safe_open(file, framework="pt")
+        tensor: Tensor = self._open[file].get_tensor(name)
+        return tensor
+
+
+def weight_files(folder: Path, stem: str, suffix: str) -> list[Path]:
+    """Return a folder's weight files: those of its index, or STEM.SUFFIX, or all of its shards.
+
+    Raises:
+        Refusal: a file that the index or the shards' numbers promise is missing.
+    """
+    index = folder / f"{stem}.{suffix}.index.json"
     if index.exists():
+        content = read_json(index, "")
         try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (json.JSONDecodeError, KeyError, AttributeError):
+            names = sorted(set(content["weight_map"].values()))
+        except (KeyError, AttributeError, TypeError):
             raise Refusal(f"{index}: not a weight index; fetch the checkpoint again") from None
-        for name in names:
-            if not (folder / name).exists():
-                raise Refusal(f"{folder / name}: missing, but the index names it; fetch it again")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise Refusal(f"{folder}: no .safetensors weights; save the checkpoint as safetensors")
-    return files
+        return [_existing(folder / name, "the index names it") for name in names]
+    single = folder / f"{stem}.{suffix}"
+    if single.exists():
+        return [single]
+    for file in sorted(folder.glob(f"{stem}-*-of-*.{suffix}")):
+        if match := re.fullmatch(rf"{stem}-0*1-of-(\d+)\.{suffix}", file.name):
+            digits, count = len(match[1]), int(match[1])
+            shards = [f"{stem}-{i + 1:0{digits}d}-of-{match[1]}.{suffix}" for i in range(count)]
+            return [_existing(folder / shard, f"there are {count} shards") for shard in shards]
+    return []
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that hold a folder's model, whatever they are called."""
+    others = [
+        file
+        for file in sorted(folder.glob("*.safetensors"))
+        if not file.name.startswith(_NOT_THE_MODEL)
+    ]
+    return weight_files(folder, "model", "safetensors") or others
+
+
+def read_json(path: Path, why: str) -> dict[str, Any]:
+    """Read a JSON file of a checkpoint; raises Refusal when it is missing (`why`) or broken."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise Refusal(f"{path}: missing; {why}") from None
+    except json.JSONDecodeError as error:
+        raise Refusal(f"{path}: not valid JSON ({error.msg}); fetch it again") from None
+    return content
+
+
+def _existing(file: Path, why: str) -> Path:
+    if not file.exists():
+        raise Refusal(f"{file}: missing, but {why}; fetch it again")
+    return file
 
 
 def _header(file: Path) -> dict[str, dict[str, Any]]:

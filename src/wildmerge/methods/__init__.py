@@ -3,7 +3,7 @@
 A method is a function whose first parameter is annotated `TaskVectors`; its keyword-only parameters are
 the hyperparameters and their defaults are the preset `paper`. It sees one tensor of the model at a time
 and returns the update to add to the base, as a tensor or as an elementwise rule, optionally with a
-dictionary of facts for the merge report (see `wildmerge.task_vectors`).
+dictionary of facts for the merge report (see `wildmerge.merging.task_vectors`).
 
 Signatures are read from the source text, so that naming, checking and hashing a recipe never imports
 torch. Files outside this folder join in through the environment variable WILDMERGE_METHODS (folders,

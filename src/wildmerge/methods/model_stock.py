@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wildmerge.task_vectors import BLOCK, Facts, TaskVectors
+from wildmerge.merging.task_vectors import BLOCK, Facts, TaskVectors
 
 _SMALL = 1 << 16
 """Tensors of no more elements have their inner products in float64 throughout: it costs nothing."""
@@ -73,5 +73,12 @@ def _gram(vectors: TaskVectors) -> tuple[Tensor, Tensor]:
 
 def _row_grams(vectors: TaskVectors) -> Tensor:
     """Return the inner products within each row of a matrix, (rows, n, n), float64."""
-    whole = torch.stack([vectors[i] for i in range(len(vectors))], dim=1).double()
-    return (whole @ whole.transpose(1, 2)).cpu()
+    rows, columns = vectors.shape
+    step = max(1, _SMALL // columns)
+    grams = []
+    for start in range(0, rows, step):
+        at = slice(start * columns, min(start + step, rows) * columns)
+        chunks = [vectors.chunk(i, at).reshape(-1, columns) for i in range(len(vectors))]
+        block = torch.stack(chunks, dim=1).double()
+        grams.append((block @ block.mT).cpu())
+    return torch.cat(grams)

@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
+from wildmerge.merging.task_vectors import Rule, TaskVectors
 from wildmerge.methods import Weights
-from wildmerge.task_vectors import Rule, TaskVectors
 
 
 def task_arithmetic(

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wildmerge import selection
+from wildmerge.merging import selection
+from wildmerge.merging.task_vectors import Rule, TaskVectors
 from wildmerge.methods import Share, Weights
-from wildmerge.task_vectors import Rule, TaskVectors
 
 
 def ties(

@@ -7,11 +7,11 @@ CVPR 2025, arXiv 2412.00081. Matrices only; every other tensor gets the mean.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from wildmerge import linalg
+from wildmerge.merging import linalg
+from wildmerge.merging.spectra import leading
+from wildmerge.merging.task_vectors import Facts, TaskVectors, Update, mean
 from wildmerge.methods import NullSpace
-from wildmerge.task_vectors import Facts, TaskVectors, Update, mean
 
 
 def tsv_m(
@@ -47,19 +47,3 @@ def tsv_m(
     inside = linalg.energy_within(update, left, right) if not moved.all() else 1.0
     facts = {"rank": int(moved.sum()), "outside_share": 1.0 - inside}
     return (lambda_ * update).float(), facts
-
-
-def leading(vectors: TaskVectors, index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the leading half of an expert's singular triplets, read or computed, in float32.
-
-    Half of them is all that n >= 2 experts need. They are rounded to float32 either way, so that
-    stored spectra change no byte of a merge.
-
-    Returns:
-        U^T (min(shape) // 2, rows), sigma (min(shape) // 2,), V^T (min(shape) // 2, columns).
-    """
-    if vectors.factors:
-        u, s, v = vectors.factors[index]
-        return u.to(vectors.device), s.to(vectors.device), v.to(vectors.device)
-    u, s, v = linalg.spectrum(vectors[index]).leading(min(vectors.shape) // 2)
-    return u.float(), s.float(), v.float()

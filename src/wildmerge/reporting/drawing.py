@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from wildmerge.reporting.appearance import BASE_COLOUR, FAMILIES, LINE_STYLES, look, variant_label
+from wildmerge.reporting.grids import whole_curves
 
 STYLE = {
     **sns.axes_style("ticks"),
@@ -89,10 +90,11 @@ def families_of(curves: pd.DataFrame) -> list[str]:
 def variant_curves(curves: pd.DataFrame, family: str | None = None) -> Iterator[pd.DataFrame]:
     """Yield each variant's curve in n, with a label and the number of its line style.
 
-    The variants of a method with more variants than line styles are yielded with style -1 and one
-    label for all: they are read in the figure of their grid.
+    The points of a grid made at fewer sizes than its method are left out. The variants of a method with
+    more variants than line styles are yielded with style -1 and one label for all: they are read in the
+    figure of their grid.
     """
-    for method, of_method in curves.groupby("method", sort=False):
+    for method, of_method in whole_curves(curves).groupby("method", sort=False):
         if family not in {None, look(str(method)).family}:
             continue
         variants = list(of_method.groupby("variant", sort=False))

@@ -1,4 +1,4 @@
-"""The study's figures, from its tables alone: curves over n, norms, benchmarks, grids and experts.
+"""The study's figures, from its tables alone: curves, norms, benchmarks, grids, experts, published.
 
 Each figure is written as SVG, PDF and PNG with the same bytes for the same tables. A method has one
 colour and one marker everywhere (see `appearance.py`).
@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from wildmerge.files import write_atomically
-from wildmerge.reporting.appearance import look, slug
+from wildmerge.reporting.appearance import look, slug, variant_label
 from wildmerge.reporting.drawing import (
     PER_CENT,
     STYLE,
@@ -32,8 +31,9 @@ from wildmerge.reporting.drawing import (
     styled,
     variant_curves,
 )
-from wildmerge.reporting.grids import find_grids
-from wildmerge.reporting.statistics import within_noise
+from wildmerge.reporting.grids import SMALLEST, find_grids
+from wildmerge.reporting.heatmaps import cosine_figure, expert_figure
+from wildmerge.reporting.paper_tables import AVERAGE
 from wildmerge.reporting.tables import Tables, read_tables
 
 NO_DATE = {
@@ -82,6 +82,10 @@ def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
         yield name, grid_figure(tables, grid.method, grid.parameter)
     if len(tables.experts):
         yield "experts", expert_figure(tables)
+    if len(tables.cosines):
+        yield "cosines", cosine_figure(tables)
+    if len(tables.published_comparison):
+        yield "published", published_figure(tables)
 
 
 @styled
@@ -165,7 +169,8 @@ def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
     grid = next(grid for grid in find_grids(tables.models) if grid[:2] == wanted)
     curves = tables.curves[tables.curves["variant"].isin(grid.values) & (tables.curves["n"] > 1)]
     curves = curves.assign(value=curves["variant"].map(grid.values)).sort_values("value")
-    bases, sizes = list(curves["base"].unique()), sorted(curves["n"].unique())
+    points = curves.groupby("n")["value"].nunique()
+    bases, sizes = list(curves["base"].unique()), list(points.index[points >= SMALLEST])
     shades = sns.light_palette(look(method).colour, n_colors=len(sizes) + 1)[1:]
     figure, panels = make_panels(1, len(bases), panel_width(len(bases)))
     for axes, base in zip(panels[0], bases, strict=True):
@@ -183,35 +188,32 @@ def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
 
 
 @styled
-def expert_figure(tables: Tables) -> Figure:
-    """Each expert's gain over its base on each benchmark, in points; noise is printed in grey."""
-    experts, bases = tables.experts, list(tables.experts["base"].unique())
-    labels = experts.drop_duplicates("task").set_index("task")["label"]
-    limit = max(1.0, experts["gain_points"].abs().max())
-    count = experts.groupby("base")["expert"].nunique().max()
-    width = 1.6 + 0.55 * len(labels)
-    columns = 1 if len(labels) > 8 else min(2, len(bases))
-    rows = math.ceil(len(bases) / columns)
-    figure, panels = make_panels(rows, columns, width=width, height=1.4 + 0.27 * count)
-    for axes in panels.flat[len(bases) :]:
-        axes.set_visible(False)
-    for axes, base in zip(panels.flat, bases, strict=False):
-        of_base = experts[experts["base"] == base]
-        cells = of_base.pivot(index="expert", columns="task").loc[of_base["expert"].unique()]
-        gains = cells["gain_points"][labels.index]
-        errors = cells["gain_stderr_points"][labels.index]
-        image = axes.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-        for (row, column), gain in np.ndenumerate(gains.to_numpy()):
-            noise = within_noise(gain, errors.iat[row, column])
-            colour = "#777777" if noise else "white" if abs(gain) > 0.65 * limit else "black"
-            axes.text(
-                column, row, f"{gain:+.1f}", ha="center", va="center", color=colour, fontsize=7
+def published_figure(tables: Tables) -> Figure:
+    """Our mean difference to the reference against the published one, a point a cell of Tables 1-3."""
+    cells = tables.published_comparison[tables.published_comparison["base_model"] != AVERAGE]
+    bases = list(cells["base_model"].unique())
+    ours, theirs = (f"{who}_mean_accuracy_delta_points" for who in ("ours", "published"))
+    ends = [
+        f([cells[ours].min(), cells[theirs].min(), 0.0, cells[theirs].max(), cells[ours].max()])
+        for f in (min, max)
+    ]
+    figure, panels = make_panels(1, len(bases), panel_width(len(bases)), 2.7)
+    for axes, base in zip(panels[0], bases, strict=True):
+        of_base = cells[cells["base_model"] == base]
+        axes.plot(ends, ends, color="#666666", lw=0.9, ls=":", label="equal")
+        for (method, variant), points in of_base.groupby(["method", "variant"], sort=False):
+            drawn, main = look(method), variant == method
+            axes.plot(
+                points[theirs],
+                points[ours],
+                linestyle="",
+                marker=drawn.marker,
+                color=drawn.colour,
+                markerfacecolor=drawn.colour if main else "white",
+                label=variant_label(variant, method),
             )
-        axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(gains)), gains.index)
         axes.set_title(base, loc="left")
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-        sns.despine(ax=axes, left=True, bottom=True)
-    figure.colorbar(image, ax=panels, label="gain over the base (points)", shrink=0.8, pad=0.02)
+        axes.set_xlabel("published (points)")
+    panels[0, 0].set_ylabel("ours (points)")
+    panels[0, -1].legend(**beside_panel())
     return figure

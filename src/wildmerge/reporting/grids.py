@@ -1,4 +1,8 @@
-"""Hyperparameter grids in a study: variants of one method that differ in one number only."""
+"""Hyperparameter grids in a study: variants of one method that differ in one number only.
+
+A grid may be made at fewer sizes than its method's other variants; its points are then read in the
+figure of the grid, not as curves over the number of experts.
+"""
 
 import itertools
 import json
@@ -37,6 +41,19 @@ def find_grids(models: pd.DataFrame) -> list[Grid]:
             if len(largest) >= SMALLEST:
                 grids.append(Grid(str(method), name, largest))
     return grids
+
+
+def whole_curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of those variants that no variant of their method exceeds in sizes.
+
+    Args:
+        frame: rows with columns method, variant and n; rows without a variant (bases, experts) stay.
+    """
+    merged = frame[frame["n"] > 1]
+    sizes = merged.groupby(["method", "variant"])["n"].nunique()
+    largest = sizes.groupby("method").transform("max")
+    short = set(sizes[sizes < largest].index.get_level_values("variant"))
+    return frame[~frame["variant"].isin(short)]
 
 
 def _sets(parameters: dict[str, dict[str, Any]], name: str) -> Iterator[dict[str, float]]:

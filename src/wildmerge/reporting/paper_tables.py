@@ -15,6 +15,7 @@ import pandas as pd
 from wildmerge.reporting import statistics
 from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look, variant_label
 from wildmerge.reporting.frames import curve_points
+from wildmerge.reporting.grids import whole_curves
 
 AVERAGE = "average"
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}
@@ -48,12 +49,13 @@ def paper_table(number: int, models: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a base, variant and size, with the columns of the published numbers, a 95 % Wilson
         interval of the share and the sample standard deviation over subsets; then, for two or more
-        bases, the rows of base `average`. Without such a method the table has no rows.
+        bases, the rows of base `average`. Points of a grid made at fewer sizes than its method are left
+        out. Without such a method the table has no rows.
     """
     reference = "best_expert" if number == 2 else "base"
     rows = [
         {"table": number, "reference": reference} | _cell(point, members, f"{reference}_accuracy")
-        for point, members in curve_points(models)
+        for point, members in curve_points(whole_curves(models))
         if point["n"] > 0 and belongs(number, point["method"])
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="reference_accuracy_pct")

@@ -30,7 +30,12 @@ HOW_TO_READ = {
     "parameters, mean over subsets.",
     "experts": "Each expert's gain over its base on each benchmark, in points. Blue is a gain, red "
     "a loss; grey numbers are within noise.",
+    "cosines": "The cosine between the task vectors of every two experts, estimated from a "
+    "sample of their weights: 1 is the same direction, 0 is none in common.",
     "benchmarks": "The same curves for each benchmark. Dashed is the base, dotted a random choice.",
+    "published": "Mean difference to the reference in points, a point a cell of Tables 1 to 3: ours "
+    "against the published one. On the dotted line both are equal; hollow points are other variants "
+    "of a published method.",
     "grid": "Mean accuracy against one hyperparameter, a line for each number n of experts.",
 }
 
@@ -72,10 +77,18 @@ def write_report(tables: Path, figures: Path, out: Path, study: str) -> Path:
         experts=_picture(figures, "experts", "Gain of each expert on each benchmark")
         if len(read.experts)
         else None,
+        inspection=_inspection(read),
+        cosines=_picture(figures, "cosines", "Cosines between task vectors")
+        if len(read.cosines)
+        else None,
         benchmarks=[
             _picture(figures, f"benchmarks-{slug(base)}", f"{base}: accuracy on each benchmark")
             for base in bases
         ],
+        published=_picture(figures, "published", "Our differences against the published ones")
+        if len(read.published_comparison)
+        else None,
+        published_cells=read.published_comparison.to_dict("records"),
         grids=[_picture(figures, path.stem, path.stem) for path in _grids(figures)],
         paper_tables=[_paper_table(number, read) for number in (1, 2, 3)],
         base_rows=_base_rows(read),
@@ -139,6 +152,18 @@ def _paper_table(number: int, tables: Tables) -> dict[str, Any]:
         "sizes": sizes(frame),
         "blocks": list(layout(frame)),
     }
+
+
+def _inspection(tables: Tables) -> list[dict[str, Any]]:
+    """Each base's experts as they were found before merging: those that merge, and those that do not."""
+    return [
+        {
+            "base": base,
+            "merge": int((rows["merges"] == "yes").sum()),
+            "rows": rows.to_dict("records"),
+        }
+        for base, rows in tables.inspection.groupby("base", sort=False)
+    ]
 
 
 def _base_rows(tables: Tables) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from wildmerge.reporting import statistics
 from wildmerge.reporting.appearance import variant_label
+from wildmerge.reporting.grids import whole_curves
 from wildmerge.reporting.tables import Tables
 
 NEAR_CEILING = 0.95
@@ -140,7 +141,7 @@ def _experts(tables: Tables) -> list[str]:
 def _methods(tables: Tables) -> list[str]:
     """One sentence a variant: how often and how much it beats base and best expert."""
     sentences = []
-    merges, points = _merges(tables), _points(tables)
+    merges, points = whole_curves(_merges(tables)), _points(tables)
     for (method, variant), models in merges.groupby(["method", "variant"], sort=False):
         curve = points[points["variant"] == variant]
         means = curve.groupby("n")["delta_points"].mean()

@@ -19,12 +19,16 @@ from wildmerge.reporting.frames import (
     model_table,
     score_table,
 )
+from wildmerge.reporting.inspection import cosine_table, inspection_table
 from wildmerge.reporting.paper_tables import paper_table, to_latex, to_markdown
+from wildmerge.reporting.published import COLUMNS, compare, read_published
+from wildmerge.reporting.published import to_markdown as published_markdown
 
 TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
     *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
-    *("name", "value", "reference", "base_model"),
+    *("name", "value", "reference", "base_model", "other", "merges", "remarks", "refusal"),
+    *("average_differs_in",),
 )
 
 
@@ -37,18 +41,22 @@ class Tables(NamedTuple):
     benchmark_curves: pd.DataFrame  # the same for each benchmark
     experts: pd.DataFrame  # a row an expert and benchmark: its gain over the base
     benchmarks: pd.DataFrame  # a row a benchmark: items, chance, settings
+    inspection: pd.DataFrame  # a row an expert: does it merge, and its distance to the base
+    cosines: pd.DataFrame  # a row a pair of experts: the cosine of their task vectors
     provenance: pd.DataFrame  # versions, settings and warnings found in result files
     table1: pd.DataFrame  # weight-space methods (and a user's own) against the base
     table2: pd.DataFrame  # Task Arithmetic against the best single expert
     table3: pd.DataFrame  # subspace methods against the base
+    published_comparison: pd.DataFrame  # these three beside published ones, a row a shared cell
 
 
-def aggregate(results: Path, study: str) -> Path:
+def aggregate(results: Path, study: str, published: Path | None = None) -> Path:
     """Compute and write all tables of a study.
 
     Args:
         results: the results directory, which holds `<study>/`, `evals/` and `merges/`.
         study: the study's name.
+        published: CSV of published numbers to set beside Tables 1-3.
 
     Returns:
         The directory of the tables, `results/<study>/tables`.
@@ -59,6 +67,8 @@ def aggregate(results: Path, study: str) -> Path:
     found = collect(Path(results), study)
     models, scores = model_table(found), score_table(found)
     curves, benchmark_curves = curve_tables(found, models)
+    inspected, bases = Path(results) / study / "inspect", list(models["base"].unique())
+    numbered = [paper_table(number, models) for number in (1, 2, 3)]
     tables = Tables(
         scores=scores,
         models=models,
@@ -66,17 +76,24 @@ def aggregate(results: Path, study: str) -> Path:
         benchmark_curves=benchmark_curves,
         experts=expert_table(scores),
         benchmarks=benchmark_table(found),
+        inspection=inspection_table(inspected, bases),
+        cosines=cosine_table(inspected, bases),
         provenance=found.provenance,
-        table1=paper_table(1, models),
-        table2=paper_table(2, models),
-        table3=paper_table(3, models),
+        table1=numbered[0],
+        table2=numbered[1],
+        table3=numbered[2],
+        published_comparison=compare(read_published(published), numbered)
+        if published
+        else pd.DataFrame(columns=COLUMNS),
     )
     out = Path(results) / study / "tables"
     for name, frame in tables._asdict().items():
         write_atomically(out / f"{name}.csv", to_csv(frame))
-    for number, frame in enumerate((tables.table1, tables.table2, tables.table3), start=1):
+    for number, frame in enumerate(numbered, start=1):
         write_atomically(out / f"table{number}.tex", to_latex(number, frame))
         write_atomically(out / f"table{number}.md", to_markdown(number, frame))
+    beside = published_markdown(tables.published_comparison)
+    write_atomically(out / "published_comparison.md", beside)
     return out
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from wildmerge.errors import Refusal
-from wildmerge.study import Study
+from wildmerge.studies.study import Study
 from wildmerge.words import unknown
 
 _NAME = re.compile(rb"^[\"']?(task|group|tag)[\"']?: *[\"']?([A-Za-z0-9_.+-]+)", re.MULTILINE)
@@ -67,6 +67,34 @@ def task_inputs(study: Study) -> list[str]:
     own = own_tasks(study.tasks_dir)
     named = [path for b in study.benchmarks if b.task in own for path in _named_data(own[b.task])]
     return sorted({str(p) for p in named} | ({study.task_data} if study.task_data else set()))
+
+
+def hub_tasks(study: Study) -> list[str]:
+    """Return the benchmarks whose data come from the hub: not from local files, nor from `task_data`.
+
+    Raises:
+        Refusal: the folder `task_data` is missing.
+    """
+    if study.task_data and not Path(study.task_data).is_dir():
+        raise Refusal(
+            f"task_data: no folder {study.task_data}; check the path, or make it: "
+            f"snakemake --config study=STUDY.yaml -- {study.task_data}"
+        )
+    own = own_tasks(study.tasks_dir)
+    tasks = dict.fromkeys(benchmark.task for benchmark in study.benchmarks)
+    return [
+        task
+        for task in tasks
+        if not (_named_data(own[task]) if task in own else data_folders(study.task_data, task))
+    ]
+
+
+def source_of(study: Study, task: str) -> str | None:
+    """Return the hub data set that a benchmark (or the first of a group that names one) reads."""
+    path = own_tasks(study.tasks_dir).get(task) or stock_tasks()[task]
+    beside = [other for other in stock_tasks().values() if other.parent == path.parent]
+    named = (definition(one).get("dataset_path") for one in (path, *beside))
+    return next((str(name) for name in named if name), None)
 
 
 def _named_data(definition: Path) -> list[Path]:
@@ -122,6 +150,7 @@ def include_paths(
             write_replacement(leaf, folder, scratch)
         if folders and task not in folders:
             write_groups(task, scratch)
+            found.append(stock_tasks()[task].parent)  # members without local data
         elif not folders:
             found.append(stock_tasks()[task].parent)
     return [*found, scratch]
@@ -151,7 +180,7 @@ def write_replacement(task: str, data: Path, scratch: Path) -> None:
         "dataset_name": None,
         "dataset_kwargs": {"data_files": splits},
     }
-    stock = _definition(stock_tasks()[task])
+    stock = definition(stock_tasks()[task])
     content |= {key: None for key in _SPLITS if stock.get(key) not in {*splits, None}}
     _write(scratch / f"{task}.yaml", content)
 
@@ -165,11 +194,11 @@ def write_groups(task: str, scratch: Path) -> None:
             _write(scratch / f"{group}.yaml", {"include": str(path), "group": group})
 
 
-def _definition(path: Path) -> dict[str, Any]:
+def definition(path: Path) -> dict[str, Any]:
     """Return a stock YAML's keys with those of the files it includes."""
     content = _read(path)
     if "include" in content:
-        return _definition(path.parent / content["include"]) | content
+        return definition(path.parent / content["include"]) | content
     return content
 
 

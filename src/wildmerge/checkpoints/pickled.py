@@ -1,0 +1,72 @@
+"""Checkpoints of PyTorch's own format: pytorch_model.bin, or shards of it.
+
+The files hold a pickle, which could run any code. Only torch's reader of tensors alone is used
+(`weights_only=True`): it maps the tensors into memory and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
+from wildmerge.errors import Refusal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Pickled(Checkpoint):
+    """A folder of `.bin` weights.
+
+    Args:
+        folder: the checkpoint's folder.
+        files: its weight files.
+
+    Raises:
+        Refusal: a file is broken, or holds something that is no tensor.
+    """
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        self.folder = folder
+        self._tensors = {name: t for file in files for name, t in _load(file).items()}
+        self.tensors = {
+            name: TensorInfo(_dtype_name(tensor), tuple(tensor.shape))
+            for name, tensor in self._tensors.items()
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor as stored, mapped from its file."""
+        return self._tensors[name]
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise Refusal(
+            f"{file}: holds code or objects beside its tensors and is not loaded; use a checkpoint "
+            "saved as safetensors"
+        ) from None
+    except (RuntimeError, ValueError, EOFError, OSError):
+        raise Refusal(
+            f"{file}: cannot be read (broken, or of a format before PyTorch 1.6); fetch it again or "
+            "save it as safetensors"
+        ) from None
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
+        raise Refusal(
+            f"{file}: not a plain dictionary of tensors; save the model with save_pretrained"
+        )
+    return content
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    """Return the name that safetensors has for a tensor's dtype."""
+    from wildmerge.checkpoints.writer import NAMES
+
+    return NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))

@@ -1,0 +1,1 @@
+"""Running a study's jobs: devices, resources, signs of life, status."""

@@ -1,0 +1,42 @@
+"""Signs of life that other machines can read: a file whose time is renewed while its process lives.
+
+File locks tell at once whether a process of this machine is alive, but on some shared file systems they
+do not reach other machines. A file's time does, only later.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BEAT = 30.0
+"""Seconds between two beats."""
+
+HERE = socket.gethostname()
+
+
+@contextmanager
+def beating(path: Path) -> Iterator[None]:
+    """Renew a file's time again and again until the block ends."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            try:
+                os.utime(path)
+            except OSError:
+                return  # removed or renamed by its owner
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def silent(path: Path, seconds: float) -> bool:
+    """Return whether a file's last beat is longer ago; allow for clocks that differ a little."""
+    return time.time() - path.stat().st_mtime > seconds

@@ -1,0 +1,185 @@
+"""One job of a study: merge each of its models into scratch space, score it, delete the weights.
+
+At most one merged checkpoint of a job exists at a time. Every result is durable as soon as it is known,
+and what exists is not made again: a killed job, run once more, goes on where it was. Two jobs, also of
+different studies, that share a model take turns at it, and the second finds it done.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from wildmerge.checkpoints.adapter import is_adapter
+from wildmerge.errors import Refusal
+from wildmerge.files import held, private_folder, write_json
+from wildmerge.jobs.notes import Note, last_line, note_path, noted
+from wildmerge.scoring.progress import RequestsBar
+from wildmerge.studies.lock import Lock, check_unchanged
+from wildmerge.studies.models import Job, Model, Test, list_jobs, list_tests, missing, spectra_of
+from wildmerge.studies.study import Study
+
+
+def find_job(study: Study, lock: Lock, job_id: str) -> Job:
+    """Return a job of a study by its id; raises Refusal when the study has no such job."""
+    for job in list_jobs(study, lock):
+        if job.id == job_id:
+            return job
+    raise Refusal(
+        f"job {job_id}: not of this study; it changed since the job was planned, start anew"
+    )
+
+
+def run_job(  # the one place where merging and scoring meet
+    study: Study,
+    lock: Lock,
+    job: Job,
+    results: Path,
+    *,
+    scratch: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Make and score the models of a job; what is finished already is left alone.
+
+    Args:
+        study: the study.
+        lock: its lock.
+        job: one of its jobs.
+        results: root of all results.
+        scratch: where merged weights live for a moment; default inside of `results`.
+        device: "cpu", "cuda" or "cuda:i".
+        threads: of torch, and tensors merged at once on a CPU.
+
+    Raises:
+        Refusal: names every model that could not be made or scored, after the others are done.
+    """
+    tests = list_tests(study, lock)
+    if not any(missing(results, model, tests) for model in job.models):
+        return
+    for network in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # downloads belong to fetching
+        os.environ[network] = "1"
+    with noted(note_path(results, study.name, job.id), job.label) as note:
+        worker = _Worker(
+            study,
+            lock,
+            results,
+            scratch=scratch or results / "scratch",
+            device=device,
+            threads=threads,
+        )
+        _work_off(worker, job, tests, note)
+
+
+def _work_off(worker: _Worker, job: Job, tests: list[Test], note: Note) -> None:
+    """Make and score a job's models; one that fails, for whatever reason, does not stop the others."""
+    asked = [t.benchmark for model in job.models for t in missing(worker.results, model, tests)]
+    worker.session.check(asked)  # before the first merge
+    failed = []
+    with RequestsBar(job.label, asked) as bar:
+        for model in _in_turn(job.models, worker.results):
+            left = missing(worker.results, model, tests)
+            if not left:  # perhaps done by another job in the meantime
+                continue
+            try:
+                worker.make_and_score(model, left, bar)
+                if bar.disable:  # in a log, one line a model
+                    print(f"done: {model.label}", file=sys.stderr, flush=True)
+            except Exception as error:
+                if not isinstance(error, Refusal):
+                    traceback.print_exc()
+                note.failures[model.id] = last_line(error)
+                failed.append(f"{model.label}: {last_line(error)}")
+            gc.collect()  # what a failed model has left on the device, too
+    if failed:
+        raise Refusal("; ".join(failed))
+
+
+def _in_turn(models: Sequence[Model], results: Path) -> Iterator[Model]:
+    """Give each model while no other job works on it; those that are taken come last."""
+    later = []
+    for wait in (False, True):
+        for model in later if wait else models:
+            with held(results / "locks" / model.id, wait=wait) as mine:
+                if mine:
+                    yield model
+                else:
+                    later.append(model)
+
+
+class _Worker:
+    """What the models of a job share: study, places and one scoring session."""
+
+    def __init__(
+        self, study: Study, lock: Lock, results: Path, *, scratch: Path, device: str, threads: int
+    ) -> None:
+        import torch
+
+        from wildmerge.scoring.evaluate import Session
+
+        torch.set_num_threads(threads)
+        self.study, self.lock = study, lock
+        self.results, self.scratch = results, scratch
+        self.device, self.threads = device, threads
+        self.session = Session(
+            [b.task for b in study.benchmarks],
+            study.evaluation,
+            tasks_dir=study.tasks_dir,
+            task_data=study.task_data,
+            store=results / "requests",
+            device=device,
+        )
+
+    def make_and_score(self, model: Model, tests: list[Test], bar: RequestsBar) -> None:
+        """Score one model on the given benchmarks, merging it first where it is a merge."""
+        from wildmerge.scoring.evaluate import Item
+
+        items = [Item(t.benchmark, t.id, t.result(self.results, model)) for t in tests]
+        with self._weights(model) as folder:
+            bar.set_postfix_str(model.label)
+            self.session.score(folder, items, on_built=bar.expect, on_scored=bar.update)
+
+    @contextmanager
+    def _weights(self, model: Model) -> Iterator[Path]:
+        """Give the folder of a model's weights; a merge's is gone afterwards unless it is kept.
+
+        An adapter is scored as the model that it makes of its base.
+        """
+        for name in (model.recipe.base, *model.recipe.experts):
+            check_unchanged(self.lock, name)
+        kept = self.results / "merges" / model.id
+        single = (*model.recipe.experts, model.recipe.base)[0]
+        if model.kind != "merge" and not is_adapter(self.lock.checkpoints[single]["config"]):
+            yield self.lock.folder(single)
+        elif kept.exists():
+            yield kept
+        elif self.study.keep_weights and model.kind == "merge":
+            self._merge(model, kept)
+            yield kept
+        else:
+            with private_folder(self.scratch, "wildmerge-") as folder:
+                self._merge(model, folder / model.id)
+                yield folder / model.id
+
+    def _merge(self, model: Model, out: Path) -> None:
+        from wildmerge.merging.merge import merge
+
+        recipe = model.recipe
+        if model.kind != "merge":  # any method returns a single expert as it is
+            recipe = recipe.model_copy(update={"method": "task_arithmetic"})
+        report = merge(
+            recipe,
+            out,
+            folders={n: self.lock.folder(n) for n in (model.recipe.base, *model.recipe.experts)},
+            spectra=spectra_of(model, self.lock, self.results / self.study.name),
+            device=self.device,
+            threads=self.threads,
+            progress=False,
+        )
+        if model.kind == "merge":
+            write_json(self.results / "merges" / f"{model.id}.json", report)

@@ -1,0 +1,1 @@
+"""Merging a recipe: the engine, what methods see, and linear algebra."""

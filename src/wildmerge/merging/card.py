@@ -1,0 +1,91 @@
+"""Everything beside the weights that makes a folder a complete Hugging Face model.
+
+Config, tokenizer and chat template are the base's; the model card names sources, licences and recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jinja2 import Template
+
+from wildmerge.checkpoints.hub import COMPANIONS
+from wildmerge.checkpoints.tensors import Checkpoint
+from wildmerge.files import write_json
+from wildmerge.merging.mergekit_config import from_recipe
+from wildmerge.studies.recipe import Recipe
+
+
+def write_files(
+    folder: Path,
+    base: Checkpoint,
+    experts: Mapping[str, Checkpoint],
+    recipe: Recipe,
+    *,
+    report: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> None:
+    """Write all files of a model folder but its weights; also the merge in mergekit's words."""
+    for pattern in COMPANIONS:
+        for path in base.folder.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+    config = {k: v for k, v in base.config.items() if k != "torch_dtype"}
+    stored = str(dtype).removeprefix("torch.")
+    write_json(folder / "config.json", config | {"dtype": stored})
+    same = None if report.get("alignment") else from_recipe(recipe, stored)
+    if same:  # nothing about these experts that only we bridge
+        (folder / "mergekit_config.yml").write_text(same, encoding="utf-8")
+    write_json(folder / "merge_report.json", dict(report))
+    (folder / "README.md").write_text(model_card(base, experts, recipe, report), encoding="utf-8")
+
+
+def model_card(
+    base: Checkpoint,
+    experts: Mapping[str, Checkpoint],
+    recipe: Recipe,
+    report: Mapping[str, Any],
+) -> str:
+    """Return the model card: front matter that the hub reads, sources, licences, recipe."""
+    template = files("wildmerge").joinpath("templates/model_card.md.j2").read_text()
+    licences = {ref: licence_of(c) for ref, c in ({recipe.base: base} | dict(experts)).items()}
+    front = {
+        "library_name": "transformers",
+        "base_model": [recipe.base, *recipe.experts],
+        "tags": ["merge", "wildmerge"],
+    }
+    if licences[recipe.base]:
+        front["license"] = licences[recipe.base]
+    return Template(template, keep_trailing_newline=True).render(
+        front=yaml.safe_dump(front, sort_keys=False),
+        recipe=recipe,
+        recipe_json=json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=2),
+        licences=licences,
+        report=report,
+    )
+
+
+def licence_of(checkpoint: Checkpoint) -> str | None:
+    """Return the licence that a checkpoint's own model card states, if it does."""
+    path = checkpoint.folder / "README.md"
+    if not path.exists():
+        return None
+    parts = path.read_text(encoding="utf-8", errors="replace").split("---")
+    try:
+        front = yaml.safe_load(parts[1]) if len(parts) > 2 else None
+    except yaml.YAMLError:
+        return None
+    return str(front["license"]) if isinstance(front, dict) and front.get("license") else None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages whose arithmetic or files a merge rests on."""
+    return {name: metadata.version(name) for name in ("wildmerge", "torch", "safetensors")}

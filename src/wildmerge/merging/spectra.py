@@ -1,0 +1,142 @@
+"""Stored singular triplets of an expert's task vectors: computed once, read by every TSV-M merge of it.
+
+A file holds, for every matrix, the leading half of the triplets in float32, which is all that a merge of
+two experts or more can use: `<tensor>.u` (half, rows), `<tensor>.sigma` (half,) and `<tensor>.v`
+(half, columns). A merge that reads them writes the same bytes as one that computes them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wildmerge.errors import Refusal
+from wildmerge.files import private_folder
+from wildmerge.studies.recipe import NUMERICS, short_hash
+
+if TYPE_CHECKING:  # a study's list of files needs no torch
+    from torch import Tensor
+
+    from wildmerge.merging.task_vectors import TaskVectors
+
+Triplets = tuple[Any, Any, Any]
+"""U^T, sigma and V^T of one task vector, as tensors."""
+
+
+def file_name(base: str, expert: str) -> str:
+    """Return the name of the file of an expert's spectra, from the content identities of both."""
+    return f"{short_hash({'numerics': NUMERICS, 'base': base, 'expert': expert})}.safetensors"
+
+
+def compute(
+    base: str | Path, expert: str | Path, out: Path, *, device: str = "cpu", threads: int = 1
+) -> Path:
+    """Write the spectra of one expert to `out`, which appears when it is complete.
+
+    Args:
+        base: folder of the base.
+        expert: folder of the expert.
+        out: the file; its folder is made.
+        device: "cpu", "cuda" or "cuda:i".
+        threads: matrices decomposed at once on a CPU.
+
+    Raises:
+        Refusal: checkpoints that do not fit together, NaN.
+    """
+    import torch
+
+    from wildmerge.checkpoints.compatibility import require_compatible
+    from wildmerge.checkpoints.opening import open_checkpoint
+    from wildmerge.checkpoints.tensors import FLOATS
+    from wildmerge.checkpoints.writer import Writer
+    from wildmerge.merging import linalg
+    from wildmerge.merging.roles import role_of
+    from wildmerge.merging.task_vectors import TaskVectors
+
+    start = open_checkpoint(base)
+    moved = open_checkpoint(expert, start)  # its matrices need no alignment
+    require_compatible(start, {str(expert): moved})
+    shapes = {
+        name: info.shape
+        for name, info in start.tensors.items()
+        if info.dtype in FLOATS and role_of(name, info.shape) == "matrix"
+    }
+
+    def decompose(name: str, writer: Writer) -> None:
+        vectors = TaskVectors(
+            start[name],
+            [moved[name]],
+            name=name,
+            sources=[str(start.folder), str(moved.folder)],
+            device=device,
+        )
+        for part, values in zip("u sigma v".split(), leading(vectors, 0), strict=True):
+            writer.write(f"{name}.{part}", 0, values.reshape(-1))
+
+    linalg.one_thread()
+    with private_folder(out.parent, f".{out.name}.partial-") as folder:
+        writer = Writer(folder, _layout(shapes), shard_bytes=1 << 62)
+        workers = threads if device == "cpu" else 1
+        with ThreadPoolExecutor(workers, torch.set_num_threads, initargs=(1,)) as pool:
+            for job in [pool.submit(decompose, name, writer) for name in shapes]:
+                job.result()
+        writer.close()
+        os.replace(folder / "model.safetensors", out)
+    return out
+
+
+def _layout(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, (rows, columns) in shapes.items():
+        half = min(rows, columns) // 2
+        layout[f"{name}.u"] = ("F32", (half, rows))
+        layout[f"{name}.sigma"] = ("F32", (half,))
+        layout[f"{name}.v"] = ("F32", (half, columns))
+    return layout
+
+
+class Spectra:
+    """The spectra files of some experts, in their order; a tensor's bytes are read when asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._open = []
+        for file in files:
+            try:
+                self._open.append(safe_open(file, framework="pt"))
+            except (SafetensorError, OSError) as error:
+                raise Refusal(
+                    f"{file}: no readable spectra ({error}); compute them again"
+                ) from None
+        self._names = [set(handle.keys()) for handle in self._open]
+
+    def of(self, name: str) -> list[Triplets]:
+        """Return the triplets of one tensor for every expert; none where it is no matrix."""
+        if not self._open or any(f"{name}.sigma" not in names for names in self._names):
+            return []
+        return [
+            tuple(handle.get_tensor(f"{name}.{part}") for part in ("u", "sigma", "v"))  # type: ignore[misc]
+            for handle in self._open
+        ]
+
+
+def leading(vectors: TaskVectors, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the leading half of an expert's singular triplets, read or computed, in float32.
+
+    Half of them is all that n >= 2 experts need. They are rounded to float32 either way, so that
+    stored spectra change no byte of a merge.
+
+    Returns:
+        U^T (min(shape) // 2, rows), sigma (min(shape) // 2,), V^T (min(shape) // 2, columns).
+    """
+    from wildmerge.merging import linalg
+
+    if vectors.factors:
+        u, s, v = vectors.factors[index]
+        return u.to(vectors.device), s.to(vectors.device), v.to(vectors.device)
+    u, s, v = linalg.spectrum(vectors[index]).leading(min(vectors.shape) // 2)
+    return u.float(), s.float(), v.float()

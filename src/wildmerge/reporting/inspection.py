@@ -1,0 +1,41 @@
+"""What `wildmerge inspect` found before the study merged anything, as two tables of the study.
+
+Reads results/<study>/inspect, which the workflow's gate writes; a study whose results were made without
+it has empty tables.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+EXPERTS = ["base", "expert", "merges", "distance", "relative", "remarks", "refusal"]
+PAIRS = ["base", "expert", "other", "cosine"]
+
+
+def inspection_table(folder: Path, bases: list[str]) -> pd.DataFrame:
+    """A row an expert: does it merge, how far is it from its base, what was left out of it."""
+    found = [
+        pd.read_csv(path, dtype=str, keep_default_na=False).assign(base=base)
+        for base in bases
+        if (path := folder / f"{base}.csv").is_file()
+    ]
+    table = pd.concat(found) if found else pd.DataFrame(columns=EXPERTS, dtype=str)
+    numbers = {name: pd.to_numeric(table[name]) for name in ("distance", "relative")}
+    return table.assign(**numbers)[EXPERTS].reset_index(drop=True)
+
+
+def cosine_table(folder: Path, bases: list[str]) -> pd.DataFrame:
+    """A row a pair of experts of a base: the cosine between their task vectors (sampled)."""
+    rows = []
+    for base in bases:
+        path = folder / f"{base}.cosines.csv"
+        if not path.is_file():
+            continue
+        matrix = pd.read_csv(path, index_col="expert", dtype={"expert": str}, keep_default_na=False)
+        names = list(matrix.columns)
+        rows += [
+            (base, names[i], names[j], float(matrix.iat[i, j]))
+            for i in range(len(names))
+            for j in range(i)
+        ]
+    return pd.DataFrame(rows, columns=PAIRS)

@@ -1,0 +1,135 @@
+"""Our Tables 1-3 beside published ones, cell by cell, and the published averages checked.
+
+Published numbers are a CSV with a row a cell: table, reference, base_model, method, n_merged, n_subsets,
+reference_accuracy_pct, pct_subsets_above_reference, mean_accuracy_delta_points; rows of base `average`
+are printed averages over the bases. Bases and methods are matched by name.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wildmerge.errors import Refusal
+from wildmerge.reporting.appearance import variant_label
+from wildmerge.reporting.paper_tables import AVERAGE, points
+
+CELL = ["table", "reference", "base_model", "method", "n_merged"]
+PRINTED = {  # number in a cell -> the place to which it is printed
+    "reference_accuracy_pct": 0.1,
+    "pct_subsets_above_reference": 1.0,
+    "mean_accuracy_delta_points": 0.01,
+}
+COLUMNS = [
+    *CELL,
+    "variant",
+    "n_subsets",
+    *(f"{who}_{number}" for number in PRINTED for who in ("published", "ours")),
+    "difference_points",
+    "mean_of_printed_rows",
+    "average_differs_in",
+]
+DIFFERENCE = "difference"
+WORDS = {  # what a reader calls these numbers
+    "reference_accuracy_pct": "reference",
+    "pct_subsets_above_reference": "share",
+    "mean_accuracy_delta_points": DIFFERENCE,
+}
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Read published tables; raises Refusal for a file that is missing or lacks a column."""
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{path}: no readable CSV of published numbers ({error})") from None
+    for column in [*CELL, *PRINTED]:
+        if column not in frame:
+            raise Refusal(f"{path}: column {column} is missing; published numbers need it")
+    return frame
+
+
+def check_averages(published: pd.DataFrame) -> pd.DataFrame:
+    """Compare every printed average with the mean of the printed rows above it.
+
+    Args:
+        published: as `read_published` returns it.
+
+    Returns:
+        The same cells with `mean_of_printed_rows`, the mean difference in points that the rows give
+        (unknown in rows that are no averages), and `average_differs_in`, the words for those numbers
+        of an average that are farther from their rows' mean than rounding explains: each row and the
+        average itself may be off by half of their last place.
+    """
+    keys = [key for key in CELL if key != "base_model"]
+    of_bases = published[published["base_model"] != AVERAGE]
+    means = of_bases.groupby(keys)[list(PRINTED)].mean().reset_index()
+    means = published[keys].merge(means, on=keys, how="left").set_index(published.index)
+    is_average = published["base_model"] == AVERAGE
+    beyond = {
+        WORDS[number]: is_average & ((published[number] - means[number]).abs() > place + 1e-9)
+        for number, place in PRINTED.items()
+    }
+    return published.assign(
+        mean_of_printed_rows=means["mean_accuracy_delta_points"].where(is_average),
+        average_differs_in=[
+            " and ".join(word for word, wrong in beyond.items() if wrong[row])
+            for row in published.index
+        ],
+    )
+
+
+def compare(published: pd.DataFrame, ours: list[pd.DataFrame]) -> pd.DataFrame:
+    """Set our cells beside the published ones.
+
+    Args:
+        published: as `read_published` returns it.
+        ours: our Tables 1-3, as `paper_tables.paper_table` makes them.
+
+    Returns:
+        A row a published cell and variant of ours of that method. Our average stands beside the
+        published one only when it is over the same bases. Without a shared cell there are no rows.
+    """
+    mine = pd.concat([frame for frame in ours if len(frame)] or ours, ignore_index=True)
+    bases = set(published["base_model"])
+    if set(mine["base_model"]) != bases:
+        mine = mine[mine["base_model"] != AVERAGE]
+    numbers = {name: f"ours_{name}" for name in PRINTED}
+    mine = mine[[*CELL, "variant", "n_subsets", *PRINTED]].rename(columns=numbers)
+    theirs = check_averages(published).drop(columns="n_subsets", errors="ignore")
+    theirs = theirs.rename(columns={name: f"published_{name}" for name in PRINTED})
+    both = theirs.merge(mine, on=CELL)
+    delta = "mean_accuracy_delta_points"
+    both["difference_points"] = both[f"ours_{delta}"] - both[f"published_{delta}"]
+    return both[COLUMNS]
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """Return the comparison as Markdown: a table a block, cells `published / ours`, in points."""
+    if frame.empty:
+        return "No cell of published tables to compare with.\n"
+    lines = [
+        "Mean difference to the reference in accuracy points: published / ours.",
+        "A printed average that is not the mean of the printed rows above it is marked †, "
+        "followed by that mean.",
+        "",
+    ]
+    for (table, reference), block in frame.groupby(["table", "reference"], sort=False):
+        sizes = sorted(block["n_merged"].unique())
+        lines.append(f"**Table {table}**, against the {str(reference).replace('_', ' ')}")
+        lines += ["", "| Base | Method | " + " | ".join(f"n = {n}" for n in sizes) + " |"]
+        lines.append("|---|---|" + "---:|" * len(sizes))
+        keys = ["base_model", "method", "variant"]
+        for (base, method, variant), line in block.groupby(keys, sort=False):
+            cells = {row.n_merged: _cell(row) for row in line.itertuples()}
+            texts = " | ".join(cells.get(n, "–") for n in sizes)
+            lines.append(f"| {base} | {variant_label(variant, method)} | {texts} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Any) -> str:
+    printed = points(row.published_mean_accuracy_delta_points)
+    if DIFFERENCE in row.average_differs_in:
+        printed += f"† ({points(row.mean_of_printed_rows)})"
+    return f"{printed} / {points(row.ours_mean_accuracy_delta_points)}"

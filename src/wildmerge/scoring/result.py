@@ -1,0 +1,65 @@
+"""What a result file holds: score, error, chance, settings, versions and every item's correctness."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from wildmerge.studies.study import Benchmark, Evaluation
+
+Result = dict[str, Any]
+
+HASH_DIGITS = 16
+"""Of lm-eval's 64 a document: a study has thousands of results of tens of thousands of items."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One benchmark to run: its settings, the id of its result, and the file to write."""
+
+    benchmark: Benchmark
+    evaluation_id: str
+    path: Path
+
+
+def tokens_of(lm: Any) -> dict[str, int]:
+    """Return what the `prefix` backend has counted so far: tokens, requests, truncated requests."""
+    return asdict(lm.counts) if hasattr(lm, "counts") else {}
+
+
+def result_of(raw: Any, item: Item, evaluation: Evaluation) -> Result:
+    """Reduce lm-eval's output to what a result file holds."""
+    benchmark = item.benchmark
+    samples = [s for task in sorted(raw["samples"]) for s in raw["samples"][task]]
+    correct = [float(sample[benchmark.metric]) for sample in samples]
+    count = len(correct)
+    share = sum(correct) / count
+    scores = {**raw["results"], **raw.get("groups", {})}.get(benchmark.task, {})
+    return {
+        "schema": 1,
+        "task": benchmark.task,
+        "evaluation_id": item.evaluation_id,
+        "metric": benchmark.metric,
+        # a tag, which is a list of tasks, has no score of its own: that of all items
+        "score": float(scores.get(f"{benchmark.metric},none", share)),
+        "stderr": (share * (1 - share) / max(count - 1, 1)) ** 0.5,
+        "n": count,
+        "chance": sum(1 / len(sample["filtered_resps"]) for sample in samples) / count,
+        "settings": {
+            "num_fewshot": raw["n-shot"].get(benchmark.task),
+            "limit": benchmark.limit,
+            **evaluation.model_dump(),
+        },
+        "versions": {
+            "lm_eval": metadata.version("lm_eval"),
+            "task": raw["versions"].get(benchmark.task),
+            "transformers": metadata.version("transformers"),
+            "torch": metadata.version("torch"),
+        },
+        "items": {
+            "doc_hash": [sample["doc_hash"][:HASH_DIGITS] for sample in samples],
+            "correct": [int(value) for value in correct],
+        },
+    }

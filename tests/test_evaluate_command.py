@@ -1,0 +1,126 @@
+"""`wildmerge evaluate` loses no result to a kill, and answers bad input with one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mini_study import make_task
+from wildmerge.cli import main
+from wildmerge.scoring.evaluate import _unreadable
+
+NAMES = [f"mini_{number}" for number in range(1, 7)]
+
+
+def evaluate(model, out, *options):
+    return ["evaluate", str(model), "--out", str(out), "--dtype", "float32", *options]
+
+
+def test_a_kill_during_the_fourth_of_six_benchmarks_costs_that_one(tiny, tmp_path, monkeypatch):
+    for name in NAMES:
+        make_task(tmp_path, name, items=1500 if name == "mini_4" else 12)  # a while in the fourth
+
+    def options(out):
+        return evaluate(tiny.base, out, "--tasks", ",".join(NAMES), "--tasks-dir", "tasks")
+
+    command = [sys.executable, "-m", "wildmerge.cli", *options("killed")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "killed/mini_3.json").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*.json")}
+    assert sorted(done) == ["mini_1.json", "mini_2.json", "mini_3.json"]
+
+    monkeypatch.chdir(tmp_path)
+    for out in ("killed", "undisturbed"):
+        assert main(options(out)) == 0
+    again = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in done}
+    assert again == done  # computed once
+    files = {
+        out: {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        for out in ("killed", "undisturbed")
+    }
+    assert sorted(files["killed"]) == [f"{name}.json" for name in NAMES]
+    assert files["killed"] == files["undisturbed"]
+
+
+def refusal_of(capsys, *arguments):
+    """Return the one line on stderr with which a command refuses."""
+    assert main(list(arguments)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.fixture
+def refuse(tiny, tmp_path, monkeypatch, capsys):
+    """Run `wildmerge evaluate` on a tiny model and return its one line of refusal."""
+    make_task(tmp_path, "mini_one")
+    monkeypatch.chdir(tmp_path)
+    shared = ["--tasks-dir", "tasks"]
+
+    def run(*options, model=tiny.base):
+        return refusal_of(capsys, *evaluate(model, tmp_path / "out", *shared, *options))
+
+    return run
+
+
+def test_unknown_task(refuse):
+    assert "unknown benchmark 'arc_eazy'; did you mean 'arc_easy'?" in refuse("--tasks", "arc_eazy")
+
+
+def test_unknown_metric(refuse):
+    line = refuse("--tasks", "mini_one", "--metric", "acc_nrom")
+    assert "benchmark mini_one: unknown metric 'acc_nrom'; did you mean 'acc_norm'?" in line
+
+
+@pytest.mark.parametrize("task", ["arc_easy", "prost"])
+def test_task_whose_data_cannot_be_reached(refuse, task):
+    hub = {"arc_easy": "allenai/ai2_arc", "prost": "corypaik/prost"}[task]
+    line = refuse("--tasks", task)
+    assert f"benchmark {task}: its data cannot be read" in line
+    assert hub in line
+    assert "--task-data" in line
+
+
+def test_no_password_of_an_address_is_quoted():
+    error = OSError("no answer from https://me:secret@host/set?token=secret\nat all")
+    line = _unreadable("task", error)
+    assert "https://host/set at all" in line
+    assert "secret" not in line
+
+
+def test_own_task_whose_data_file_is_missing(refuse, tmp_path):
+    (tmp_path / "data/mini_one.jsonl").unlink()
+    assert "data/mini_one.jsonl" in refuse("--tasks", "mini_one")
+
+
+def test_model_without_tokenizer(refuse, tiny, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).symlink_to(tiny.base / name)
+    assert "bare: no tokenizer files" in refuse("--tasks", "mini_one", model=bare)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--limit", "0"), ("--num-fewshot", "-1"), ("--backend", "vlm"), ("--dtype", "float8")],
+)
+def test_option_out_of_range(refuse, option, value):
+    line = refuse("--tasks", "mini_one", option, value)
+    assert option.strip("-").replace("-", "_") in line
+
+
+def test_requests_longer_than_the_context_are_cut_and_counted(tiny, tmp_path, monkeypatch, caplog):
+    make_task(tmp_path, "mini_one", items=6)
+    monkeypatch.chdir(tmp_path)
+    options = ["--tasks", "mini_one", "--tasks-dir", "tasks", "--num-fewshot", "5"]
+    assert main(evaluate(tiny.base, "out", *options, "--limit", "4")) == 0
+    result = json.loads((tmp_path / "out/mini_one.json").read_text())
+    assert result["tokens"]["truncated"] == result["tokens"]["requests"] == 16
+    assert "mini_one: 16 of 16 requests are longer than the model's context" in caplog.text

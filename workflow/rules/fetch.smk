@@ -1,0 +1,76 @@
+# Fetching: hub checkpoints into the hub's cache, benchmark data into that of datasets (both in HF_HOME).
+#
+# Inputs:  the lock, which says what to fetch at which commit; the network
+# Outputs: results/fetched/<org>/<name>@<commit>.json and results/fetched/data-<hash>.json: marks that all
+#          files are there and have the locked digests
+# Steps:   one for each checkpoint, one for all data; on the machine that runs snakemake
+#
+# Nothing else uses the network. A study of folders and local data has no such steps.
+
+FETCHED = f"{RESULTS}/fetched"
+
+
+localrules:
+    fetch_checkpoint,
+    fetch_data,
+
+
+def fetched_checkpoints(wildcards):
+    """Return the marks of a base's hub checkpoints."""
+    checkpoints.lock.get()
+    entries = study_lock().checkpoints
+    needed = [entries[name] for name in members(wildcards)]
+    return [
+        f"{FETCHED}/{entry['identity']}.json" for entry in needed if "repo" in entry
+    ]
+
+
+@cache
+def data_mark():
+    """Return the mark of the benchmarks' data, if they come from the hub; known when the lock stands."""
+    tasks = hub_tasks(STUDY)
+    return [f"{FETCHED}/data-{short_hash(sorted(tasks))}.json"] if tasks else []
+
+
+def fetched_data(wildcards):
+    checkpoints.lock.get()
+    return data_mark()
+
+
+def name_in_study(wildcards):
+    entries = study_lock().checkpoints.items()
+    wanted = wildcards.checkpoint
+    return next(name for name, entry in entries if entry["identity"] == wanted)
+
+
+rule fetch_checkpoint:
+    input:
+        ancient(LOCK),
+    output:
+        f"{FETCHED}/{{checkpoint}}.json",
+    wildcard_constraints:
+        checkpoint="[^/]+/[^/]+@[0-9a-f]{40}",
+    params:
+        study=STUDY_FILE,
+        bases=ONLY,
+        name=name_in_study,
+    message:
+        "Fetch {wildcards.checkpoint}"
+    shell:
+        "wildmerge fetch {params.study:q} {params.name:q} {params.bases:q} --done {output:q}"
+
+
+rule fetch_data:
+    input:
+        ancient(LOCK),
+    output:
+        f"{FETCHED}/data-{{tasks}}.json",
+    wildcard_constraints:
+        tasks="[0-9a-f]{16}",
+    params:
+        study=STUDY_FILE,
+        bases=ONLY,
+    message:
+        "Fetch the benchmarks' data"
+    shell:
+        "wildmerge fetch {params.study:q} data {params.bases:q} --done {output:q}"

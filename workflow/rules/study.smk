@@ -1,0 +1,55 @@
+# The study: which one, which part of it, and its lock, for all rules.
+#
+# Inputs:  the study file; --config study, bases, limit
+# Outputs: none; STUDY, OUT (its folder of results), LOCK, study_lock()
+# Steps:   load and check everything that can be known before a checkpoint is opened
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from wildmerge.checkpoints.hub import is_hub
+from wildmerge.errors import Refusal
+from wildmerge.scoring.task_sources import check_benchmarks, hub_tasks, task_inputs
+from wildmerge.studies.admission import admit
+from wildmerge.studies.lock import Lock, check_checkpoints, checkpoints_of, lock_path
+from wildmerge.studies.models import list_jobs, spectra_of
+from wildmerge.studies.recipe import short_hash
+from wildmerge.studies.study import load_study
+
+# rules find the commands of the environment that snakemake itself runs in
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+RESULTS = "results"
+# --configfile makes the study itself the workflow's configuration; --config study=FILE names it
+GIVEN = [os.path.relpath(file) for file in workflow.configfiles]
+STUDY_FILE = config.get("study", GIVEN[0] if GIVEN else "config/demo.yaml")
+BASES, LIMIT = config.get("bases"), config.get("limit")
+if isinstance(BASES, dict):  # the study's own, none of them chosen
+    BASES = None
+elif isinstance(BASES, str):
+    BASES = BASES.split(",")
+ONLY = ["--bases", ",".join(BASES)] if BASES else []
+PART = ONLY + (["--limit", str(LIMIT)] if LIMIT else [])
+try:
+    STUDY = load_study(STUDY_FILE, BASES, LIMIT)
+    check_benchmarks(STUDY, STUDY_FILE)
+    check_checkpoints(STUDY, STUDY_FILE, made_below=RESULTS)
+except Refusal as refusal:
+    raise WorkflowError(str(refusal))
+OUT = f"{RESULTS}/{STUDY.name}"
+LOCK = str(lock_path(STUDY_FILE))
+
+
+@cache
+def lock_as_of(mtime_ns):
+    return Lock.read(LOCK)
+
+
+def study_lock():
+    """Return the lock as it stands; of a large study it takes a while to read, so that is done once."""
+    return lock_as_of(os.stat(LOCK).st_mtime_ns if os.path.exists(LOCK) else 0)
