@@ -1,23 +1,22 @@
 """Time merging against mergekit 0.1.5, a plain SVD version and the speed of the disk.
 
     python benchmarks/merge.py [--methods task_arithmetic,model_stock,ties] [--n 2,6,12] [--rounds 3]
-        [--layers 28] [--threads 2] [--without-mergekit] [--work results/benchmarks] [--json FILE]
-    python benchmarks/merge.py --gpu
+        [--layers 28 | --embedding] [--threads 2] [--without-mergekit] [--work results/benchmarks]
+        [--json FILE] | --gpu
 
 Makes a synthetic base and twelve experts (Qwen3-0.6B shapes, 473 million weights in bfloat16) and an
 environment with mergekit once, in the work folder. Each round runs every contender in turn, each in a
 process of its own: a floor that only reads all inputs and writes an output of the right size, wildmerge,
 and mergekit for the methods it has. The matrix methods run on one thread against the same engine with
-plain `torch.linalg.svd` in float32 and in float64 in place of `wildmerge.linalg`; TSV-M also from stored
-spectra. Prints medians of wall and CPU seconds, start-up included, peak anonymous and resident memory,
-and ratios. `--gpu` times the matrix kernels on a GPU instead.
+plain `torch.linalg.svd` in float32 and in float64 in place of our linear algebra; TSV-M also from
+stored spectra. Prints medians of wall and CPU seconds, start-up included, peak anonymous and resident
+memory, and ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import statistics
@@ -28,10 +27,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from synthetic import EMBEDDING, make_models, shapes
+
 ELEMENTWISE = ("task_arithmetic", "model_stock", "ties")
 MATRIX = ("iso_c", "task_arithmetic_sb", "ties_sb", "tsv_m")
-HIDDEN, MIDDLE, QUERY, KEY, VOCABULARY = 1024, 3072, 2048, 1024, 32000
-STEP = 5e-4  # standard deviation of a task vector; the weights' is 0.02
 
 
 def main() -> None:
@@ -40,8 +39,12 @@ def main() -> None:
     if options.child:
         return child(options)
     if options.gpu:
-        return gpu()
-    models = make_models(options.work / f"models-{options.layers}", options.layers, max(options.n))
+        import kernels
+
+        return kernels.main()
+    names = EMBEDDING if options.embedding else shapes(options.layers)
+    folder = "embedding" if options.embedding else f"models-{options.layers}"
+    models = make_models(options.work / folder, names, max(options.n))
     mergekit = None if options.without_mergekit else make_environment(options.work / "mergekit")
     seconds: dict[tuple[str, int], dict[str, list[dict[str, float]]]] = {}
     for _ in range(options.rounds):
@@ -66,10 +69,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--threads", type=int, default=2, help="of the elementwise methods")
+    parser.add_argument("--embedding", action="store_true", help="one 128256 x 4096 tensor instead")
+    parser.add_argument("--gpu", action="store_true", help="time the kernels on a GPU instead")
     parser.add_argument("--without-mergekit", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--child", nargs=3, metavar=("WHAT", "RECIPE", "OUT"), help="internal")
     return parser.parse_args()
 
@@ -118,13 +122,9 @@ def child(options: argparse.Namespace) -> None:
     content = json.loads(Path(recipe_file).read_text())
     if what == "floor":
         return read_and_write([content["base"], *content["experts"]], Path(out))
-    from wildmerge import (
-        engine,
-        linalg,
-        spectra,
-    )  # the engine brings torch, which is not timed here
-    from wildmerge.merge import merge
-    from wildmerge.recipe import Recipe
+    from wildmerge.merging import engine, linalg, spectra  # the engine brings torch: not timed
+    from wildmerge.merging.merge import merge
+    from wildmerge.studies.recipe import Recipe
 
     if what.startswith("plain"):
         linalg.spectrum = lambda matrix: PlainSpectrum(matrix, what == "plain64")  # type: ignore[assignment]
@@ -233,83 +233,6 @@ def middle(runs: list[dict[str, float]], key: str) -> float:
     return statistics.median(run[key] for run in runs)
 
 
-# --- what is made once ----------------------------------------------------------------------------
-
-
-def make_models(folder: Path, layers: int, experts: int) -> Path:
-    """Make a random base and experts a small random step away from it, those that are missing."""
-    import torch
-    from safetensors.torch import save_file
-
-    noise = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0))
-
-    def random(shape: tuple[int, ...], seed: int) -> torch.Tensor:
-        """Normal numbers: a window of one long row, which is much faster than to draw them anew."""
-        numel = math.prod(shape)
-        start = seed * 7_368_787 % len(noise)
-        return noise.repeat(-(-(start + numel) // len(noise)))[start : start + numel].view(shape)
-
-    def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
-        partial = folder / f"{name}.partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-        (partial / "config.json").write_text(json.dumps(config(layers)))
-        partial.rename(folder / name)
-
-    names = shapes(layers)
-    base = {
-        name: (0.02 * random(shape, i) + (len(shape) == 1)).bfloat16()
-        for i, (name, shape) in enumerate(names.items())
-    }
-    if not (folder / "base").exists():
-        save("base", base)
-    for expert in range(experts):
-        if not (folder / f"expert{expert}").exists():
-            seeds = {name: 1000 * (expert + 1) + i for i, name in enumerate(names)}
-            steps = {name: STEP * random(shape, seeds[name]) for name, shape in names.items()}
-            save(f"expert{expert}", {n: (base[n].float() + s).bfloat16() for n, s in steps.items()})
-    return folder
-
-
-def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of Qwen3-0.6B with a smaller vocabulary."""
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
-    block = {
-        "input_layernorm": (HIDDEN,),
-        "self_attn.q_proj": (QUERY, HIDDEN),
-        "self_attn.k_proj": (KEY, HIDDEN),
-        "self_attn.v_proj": (KEY, HIDDEN),
-        "self_attn.o_proj": (HIDDEN, QUERY),
-        "self_attn.q_norm": (128,),
-        "self_attn.k_norm": (128,),
-        "post_attention_layernorm": (HIDDEN,),
-        "mlp.gate_proj": (MIDDLE, HIDDEN),
-        "mlp.up_proj": (MIDDLE, HIDDEN),
-        "mlp.down_proj": (HIDDEN, MIDDLE),
-    }
-    for layer in range(layers):
-        found |= {f"model.layers.{layer}.{part}.weight": s for part, s in block.items()}
-    return found | {"model.norm.weight": (HIDDEN,)}
-
-
-def config(layers: int) -> dict[str, Any]:
-    """Return the model's config.json."""
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "hidden_size": HIDDEN,
-        "intermediate_size": MIDDLE,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": VOCABULARY,
-        "tie_word_embeddings": True,
-        "dtype": "bfloat16",
-        "torch_dtype": "bfloat16",
-    }
-
-
 def make_environment(folder: Path) -> Path:
     """Make an environment with mergekit 0.1.5 and the torch that wildmerge uses, once."""
     if (folder / "complete").exists():
@@ -320,43 +243,6 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([*pip, "mergekit==0.1.5"], check=True)
     (folder / "complete").touch()
     return folder
-
-
-# --- GPU ------------------------------------------------------------------------------------------
-
-
-def gpu() -> None:
-    """Time the kernels of the matrix methods against `torch.linalg.svd` on a GPU."""
-    import torch
-
-    from wildmerge import linalg
-
-    def timed(function: Any, matrix: Any) -> float:
-        function(matrix)
-        torch.cuda.synchronize()
-        started = time.monotonic()
-        function(matrix)
-        torch.cuda.synchronize()
-        return time.monotonic() - started
-
-    print(f"{torch.cuda.get_device_name()}: seconds, and relative error against a float64 SVD")
-    print(f"{'shape':<14}{'svd f32':>10}{'svd f64':>10}{'ours':>10}{'error':>10}")
-    for shape in ((4096, 4096), (4096, 14336), (14336, 4096)):
-        matrix = 1e-3 * torch.randn(shape, device="cuda")
-        plain = [timed(polar_by_svd, m) for m in (matrix, matrix.double())]
-        ours = timed(linalg.polar, matrix)
-        exact = polar_by_svd(matrix.double())
-        error = float((linalg.polar(matrix) - exact).norm() / exact.norm())
-        name = f"{shape[0]}x{shape[1]}"
-        print(f"{name:<14}{plain[0]:>10.3f}{plain[1]:>10.3f}{ours:>10.3f}{error:>10.1e}")
-
-
-def polar_by_svd(matrix: Any) -> Any:
-    """Return the polar factor by a full SVD."""
-    import torch
-
-    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    return u @ vh
 
 
 if __name__ == "__main__":
