@@ -49,7 +49,9 @@ def make_models(folder: Path, names: dict[str, tuple[int, ...]], experts: int) -
         partial = folder / f"{name}.partial"
         partial.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-        (partial / "config.json").write_text(json.dumps(CONFIG))
+        layers = {name.split(".")[2] for name in names if name.startswith("model.layers.")}
+        config = CONFIG | {"num_hidden_layers": len(layers)}
+        (partial / "config.json").write_text(json.dumps(config))
         partial.rename(folder / name)
 
     base = {
