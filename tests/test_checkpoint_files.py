@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from wild import mean_of, merged, refusal, weights
+from wildmerge.checkpoints.opening import open_checkpoint
+from wildmerge.errors import Refusal
 
 
 def split(tensors, parts):
@@ -106,3 +108,31 @@ def test_a_bin_that_is_no_dictionary_of_tensors_is_refused(damage, tiny, tmp_pat
     words = {"code": "holds code", "nested": "not a plain dictionary", "cut": "cannot be read"}
     assert str(file) in message and words[damage] in message
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_stored_tensor_reads_the_pieces_it_is_asked_for(dtype, tmp_path):
+    """Against what was saved; the tensor does not start at the first byte."""
+    made = {"a": torch.randn(3, 5).to(dtype), "b": torch.randn(40, 25).to(dtype)}
+    save_file(made, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text("{}")
+    stored = open_checkpoint(tmp_path).stored("b")
+    flat = made["b"].reshape(-1)
+    assert stored.shape == (40, 25) and stored.dtype == dtype and stored.numel() == 1000
+    for at in (slice(0, 7), slice(990, 1000), slice(500, 1200), slice(3, 3), slice(None)):
+        assert torch.equal(stored[at], flat[at])
+    places = torch.tensor([999, 0, 31])
+    assert torch.equal(stored[places], flat[places])
+    piece = stored[:10]
+    piece.zero_()
+    assert torch.equal(stored[:10], flat[:10]), "a piece is the reader's own"
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path):
+    save_file({"a": torch.ones(5000)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    stored = open_checkpoint(tmp_path).stored("a")
+    with open(tmp_path / "model.safetensors", "r+b") as file:
+        file.truncate(4000)
+    with pytest.raises(Refusal, match="shorter than it was"):
+        stored[:]

@@ -249,3 +249,28 @@ def test_quantised_weights_are_known_without_a_config(tensors, words, tiny, tmp_
     packed = changed(tiny.experts[0], tmp_path / "packed", lambda t: t.update(tensors))
     message = refusal(mean_of(tiny, packed), tmp_path / "out")
     assert str(packed) in message and words in message
+
+
+@pytest.mark.parametrize("stored", ["safetensors", "bin"])
+def test_an_untied_base_in_float32_is_read_twice_and_changed_never(stored, tiny, tmp_path):
+    """Its embedding serves the head too: neither may see what became of the other."""
+
+    def in_float32(tensors):
+        tensors.update({name: tensor.float() for name, tensor in tensors.items()})
+
+    base, *experts = (
+        changed(folder, tmp_path / folder.name, in_float32)
+        for folder in (tiny.base, *tiny.experts[:2])
+    )
+    if stored == "bin":
+        torch.save(weights(base), base / "pytorch_model.bin")
+        (base / "model.safetensors").unlink()
+    half = {
+        "parameters": {"lambda": 0.5}
+    }  # not the plain mean: merging into it again changes nothing
+    recipe = mean_of(tiny, *experts, base=str(base), untie=True, **half)
+    ours, _ = merged(recipe, tmp_path / "out")
+    mean = sum(weights(expert)[EMBEDDING].double() for expert in experts) / 2
+    expected = (weights(tiny.base)[EMBEDDING].double() + mean) / 2
+    for name in (EMBEDDING, HEAD):
+        torch.testing.assert_close(ours[name].double(), expected, rtol=1e-6, atol=1e-7)

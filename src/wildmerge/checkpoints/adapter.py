@@ -24,6 +24,8 @@ from wildmerge.merging.roles import embedding_of, role_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wildmerge.checkpoints.stored import StoredTensor
+
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.(lora(?:_embedding)?_[AB])(?:\.default)?(?:\.weight)?")
 _COPY = re.compile(r"(.+?)(?:\.base_layer|\.modules_to_save(?:\.default)?)?\.(weight|bias)")
@@ -96,10 +98,21 @@ class Adapted(Checkpoint):
         left, right = (a.T, b.T) if patch.transposed else (b, a)
         return self._whole(patch.source).float().addmm(left, right, alpha=patch.scale)
 
+    def stored(self, name: str) -> Tensor | StoredTensor:
+        """Return the same, read slice by slice where the adapter adds nothing to it."""
+        if name in self._made.patches:
+            return self[name]
+        holder, source = self._holder(name)
+        return holder.stored(source)
+
     def _whole(self, name: str) -> Tensor:
-        """Return the tensor that the adapter holds a copy of, or the base's."""
+        holder, source = self._holder(name)
+        return holder[source]
+
+    def _holder(self, name: str) -> tuple[Checkpoint, str]:
+        """Return who holds a tensor before the adapter adds to it: itself, by a copy, or the base."""
         copy = self._made.copies.get(name)
-        return self._base[name] if copy is None else self._weights[copy]
+        return (self._base, name) if copy is None else (self._weights, copy)
 
 
 def is_adapter(config: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wildmerge.checkpoints.adapter import Adapted
 from wildmerge.checkpoints.compatibility import extra_tensors
+from wildmerge.checkpoints.stored import StoredTensor
 from wildmerge.checkpoints.tensors import FLOATS, Checkpoint, TensorInfo
 from wildmerge.checkpoints.vocabulary import KEPT, Rows, match_rows
 from wildmerge.errors import Refusal
@@ -55,6 +56,10 @@ class Untied(Checkpoint):
         """Return a tensor of the base; its embedding for the head."""
         return self._base[self._embedding if name == self._head else name]
 
+    def stored(self, name: str) -> Tensor | StoredTensor:
+        """Return a tensor of the base; its embedding for the head."""
+        return self._base.stored(self._embedding if name == self._head else name)
+
 
 class Aligned(Checkpoint):
     """An expert with the tensors of its base.
@@ -76,22 +81,34 @@ class Aligned(Checkpoint):
             else info
             for name, info in base.tensors.items()
         }
-        self._expert, self._base = expert, base
-        self._sources = sources
+        self._base = base
+        self._holders = {
+            name: (expert, sources[name]) if name in sources else (base, name)
+            for name in base.tensors
+        }
         self._rows = None if rows is None else torch.tensor(rows.index)
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the expert's tensor in the base's shape; the base's rows where it has none."""
-        if name not in self._sources:
-            return self._base[name]
-        tensor = self._expert[self._sources[name]]
-        if self._rows is None or role_of(name, tensor.shape) not in ("embedding", "head"):
-            return tensor
-        start = self._base[name]
+        holder, source = self._holders[name]
+        rows = self._rows_of(name)
+        if rows is None:
+            return holder[source]
+        start, tensor = self._base[name], holder[source]
         aligned = start.to(torch.promote_types(start.dtype, tensor.dtype), copy=True)
-        found = self._rows != KEPT
-        aligned[found] = tensor[self._rows[found]].to(aligned.dtype)
+        aligned[rows != KEPT] = tensor[rows[rows != KEPT]].to(aligned.dtype)
         return aligned
+
+    def stored(self, name: str) -> Tensor | StoredTensor:
+        """Return the same, read slice by slice where it stands in a file as it is."""
+        holder, source = self._holders[name]
+        return holder.stored(source) if self._rows_of(name) is None else self[name]
+
+    def _rows_of(self, name: str) -> Tensor | None:
+        """Return the expert's row for each of the base's, where a tensor's are not the same."""
+        holder, _ = self._holders[name]
+        by_token = role_of(name, self.tensors[name].shape) in ("embedding", "head")
+        return self._rows if by_token and holder is not self._base else None
 
 
 def align(
@@ -203,7 +220,7 @@ def _require_related(base: Checkpoint, expert: Checkpoint) -> None:
         return
     products = torch.zeros(3, dtype=torch.float64)
     for name in _sampled(base, expert):
-        ours, theirs = (c[name].reshape(-1)[:_SAMPLED_WEIGHTS].float() for c in (base, expert))
+        ours, theirs = (_first(c.stored(name), _SAMPLED_WEIGHTS) for c in (base, expert))
         products += torch.stack([ours.dot(theirs), ours.dot(ours), theirs.dot(theirs)])
     cosine = products[0] / (products[1] * products[2]).sqrt()
     if cosine < _UNRELATED:  # not where a norm is 0 or a weight is NaN, which is told elsewhere
@@ -211,6 +228,11 @@ def _require_related(base: Checkpoint, expert: Checkpoint) -> None:
             f"{expert.folder}: its weights have nothing to do with the base's (cosine {cosine:.2f}); "
             "give the base that it was fine-tuned from"
         )
+
+
+def _first(tensor: Tensor | StoredTensor, count: int) -> Tensor:
+    flat = tensor.reshape(-1) if isinstance(tensor, Tensor) else tensor
+    return flat[:count].float()
 
 
 def _sampled(base: Checkpoint, expert: Checkpoint) -> list[str]:

@@ -146,7 +146,7 @@ def _measure(base: Checkpoint, expert: Checkpoint, remarks: list[str]) -> _Look:
     samples = []
     for name, numel in floats.items():
         sources = [str(base.folder), str(expert.folder)]
-        vectors = TaskVectors(base[name], [expert[name]], name=name, sources=sources)
+        vectors = TaskVectors(base.stored(name), [expert.stored(name)], name=name, sources=sources)
         for at, deltas in vectors.chunks():
             moved += float(deltas.square().sum())
             size += float(vectors.base_chunk(at).square().sum())

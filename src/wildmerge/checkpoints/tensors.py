@@ -22,6 +22,8 @@ from wildmerge.errors import Refusal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wildmerge.checkpoints.stored import File, StoredTensor
+
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Storage dtypes that are plain floating-point weights."""
 _OUTPUT_DTYPES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -48,6 +50,10 @@ class Checkpoint(ABC):
     @abstractmethod
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor as stored, mapped from its file where it can be."""
+
+    def stored(self, name: str) -> Tensor | StoredTensor:
+        """Return a tensor that is read slice by slice where its file allows it."""
+        return self[name]
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -85,15 +91,19 @@ class Safetensors(Checkpoint):
         self.folder = folder
         self.tensors: dict[str, TensorInfo] = {}
         self._file_of: dict[str, Path] = {}
+        self._start_of: dict[str, int] = {}
         for file in files:
-            for name, entry in _header(file).items():
+            header, start = _header(file)
+            for name, entry in header.items():
                 self.tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]))
+                self._start_of[name] = start + entry["data_offsets"][0]
                 if self._file_of.setdefault(name, file) != file:
                     raise Refusal(
                         f"{file}: tensor {name} stands in {self._file_of[name].name} too; fetch the "
                         "checkpoint again with its index"
                     )
         self._open: dict[Path, Any] = {}
+        self._descriptors: dict[Path, File] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor as stored, mapped from its file."""
@@ -104,6 +114,18 @@ class Safetensors(Checkpoint):
             self._open[file] = safe_open(file, framework="pt")
         tensor: Tensor = self._open[file].get_tensor(name)
         return tensor
+
+    def stored(self, name: str) -> Tensor | StoredTensor:
+        """Return a tensor that is read slice by slice."""
+        from wildmerge.checkpoints.stored import DTYPES, File, StoredTensor
+
+        file, (dtype, shape) = self._file_of[name], self.tensors[name]
+        if (
+            file not in self._descriptors
+        ):  # of two threads that open it at once, one closes it again
+            self._descriptors.setdefault(file, File(file))
+        descriptor, start = self._descriptors[file], self._start_of[name]
+        return StoredTensor(descriptor, start, DTYPES[dtype], shape, lambda: self[name])
 
 
 def weight_files(folder: Path, stem: str, suffix: str) -> list[Path]:
@@ -158,8 +180,8 @@ def _existing(file: Path, why: str) -> Path:
     return file
 
 
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    """Return name -> {dtype, shape, data_offsets} of a safetensors file that is complete."""
+def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return name -> {dtype, shape, data_offsets} of a complete file, and where its data start."""
     try:
         with open(file, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -173,6 +195,6 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
         problem = "no safetensors header"
     else:
         if file.stat().st_size == 8 + length + end:
-            return header
+            return header, 8 + length
         problem = "its size is not what its header says"
     raise Refusal(f"{file}: cannot be read ({problem}); fetch the checkpoint again")

@@ -14,27 +14,17 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from wildmerge.checkpoints.stored import DTYPES
 from wildmerge.errors import Refusal
 from wildmerge.files import private_folder, publish
 
 SHARD_BYTES = 5_000_000_000
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64
 
 
@@ -59,6 +49,15 @@ def new_folder(final: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ) from None
 
 
+class _Place(NamedTuple):
+    """Where a tensor lies: descriptor of its file, first byte, bytes, dtype."""
+
+    file: int
+    offset: int
+    nbytes: int
+    dtype: torch.dtype
+
+
 class Writer:
     """Safetensors shards of known layout in `folder`; `write` puts elements where they belong.
 
@@ -74,7 +73,7 @@ class Writer:
         layout: Mapping[str, tuple[str, tuple[int, ...]]],
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
-        self._places: dict[str, tuple[int, int, torch.dtype]] = {}
+        self._places: dict[str, _Place] = {}
         self._files: list[int] = []
         shards = _shards(layout, shard_bytes)
         names = [
@@ -90,13 +89,19 @@ class Writer:
 
     def write(self, name: str, start: int, values: Tensor) -> None:
         """Write `values` (any float dtype, 1-D) from element `start` of the flattened tensor."""
-        file, offset, dtype = self._places[name]
-        stored = values.to(dtype).contiguous().cpu()
+        place = self._places[name]
+        stored = values.to(place.dtype).contiguous().cpu()
         view = memoryview(stored.view(torch.uint8).numpy())
-        position = offset + start * dtype.itemsize
+        position = place.offset + start * place.dtype.itemsize
         while view:
-            written = os.pwrite(file, view, position)
+            written = os.pwrite(place.file, view, position)
             view, position = view[written:], position + written
+
+    def finish(self, name: str) -> None:
+        """Have a complete tensor go to the disk while others are worked on, not only by `close`."""
+        place = self._places[name]
+        # starts writing what is dirty; pages that are being written stay in the cache
+        os.posix_fadvise(place.file, place.offset, place.nbytes, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Flush everything to the disk."""
@@ -119,12 +124,13 @@ class Writer:
         os.write(file, struct.pack("<Q", len(text)) + text)
         os.posix_fallocate(file, 0, 8 + len(text) + size)  # a full disk is known before any work
         for name, (dtype, _) in tensors.items():
-            begin = header[name]["data_offsets"][0]  # type: ignore[index]
-            self._places[name] = (file, 8 + len(text) + begin, _DTYPES[dtype])
+            begin, end = header[name]["data_offsets"]  # type: ignore[index]
+            offset = 8 + len(text) + begin
+            self._places[name] = _Place(file, offset, end - begin, DTYPES[dtype])
 
 
 def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
-    return math.prod(shape) * _DTYPES[dtype].itemsize
+    return math.prod(shape) * DTYPES[dtype].itemsize
 
 
 def _shards(layout: Mapping[str, tuple[str, tuple[int, ...]]], limit: int) -> list[list[str]]:

@@ -161,8 +161,8 @@ class _Engine:
     def _tensor(self, name: str, writer: Writer) -> Report:
         """Merge one tensor, write it, and return its facts."""
         vectors = TaskVectors(
-            self.base[name],
-            [expert[name] for expert in self.experts],
+            self.base.stored(name),
+            [expert.stored(name) for expert in self.experts],
             name=name,
             sources=[str(c.folder) for c in (self.base, *self.experts)],
             factors=self.spectra.of(name),
@@ -174,7 +174,8 @@ class _Engine:
         squares = 0.0
         for at, part in _parts(vectors, update):
             squares += float(part.dot(part))
-            writer.write(name, at.start, vectors.base_chunk(at).add_(part).to(self.dtype))
+            writer.write(name, at.start, vectors.base_chunk(at).add(part).to(self.dtype))
+        writer.finish(name)
         return {"norm": math.sqrt(squares), **facts}
 
 

@@ -67,8 +67,8 @@ def compute(
 
     def decompose(name: str, writer: Writer) -> None:
         vectors = TaskVectors(
-            start[name],
-            [moved[name]],
+            start.stored(name),
+            [moved.stored(name)],
             name=name,
             sources=[str(start.folder), str(moved.folder)],
             device=device,

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from wildmerge.merging.task_vectors import Rule, TaskVectors
+from wildmerge.merging.task_vectors import Rule, TaskVectors, add_up
 from wildmerge.methods import Weights
 
 
@@ -35,6 +35,6 @@ def task_arithmetic(
     w = weights or [1.0] * len(vectors)
     total = sum(w) if scale == "mean" else 1.0
     if len(set(w)) == 1:
-        return lambda deltas, at: deltas.sum(0).mul_(lambda_ * w[0] / total)
+        return lambda deltas, at: add_up(deltas).mul_(lambda_ * w[0] / total)
     factors = torch.tensor([lambda_ * x / total for x in w], device=vectors.device)[:, None]
-    return lambda deltas, at: deltas.mul_(factors).sum(0)
+    return lambda deltas, at: add_up(deltas.mul_(factors))

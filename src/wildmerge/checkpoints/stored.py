@@ -1,0 +1,99 @@
+"""Tensors that stay in their files: a piece is read when it is asked for.
+
+Reading beats mapping here. A mapped file costs a page fault every few kilobytes, in virtual machines and
+on network file systems an expensive one, and fills the process's resident memory with what it has used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wildmerge.errors import Refusal
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The dtypes that safetensors files hold and merges write, by their names there."""
+_AHEAD = 1 << 22
+"""Bytes that the kernel is asked to read ahead of a piece. Several tensors of a file are read at once,
+so that it cannot tell by itself that each is read in order."""
+
+
+class File:
+    """A file that is open for reading for as long as this object lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        """Close the file."""
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class StoredTensor:
+    """A flattened tensor in a file: a slice of it is a 1-D tensor of its elements, freshly read.
+
+    Args:
+        file: the file that holds it.
+        start: its first byte there.
+        dtype: as stored.
+        shape: the shape that it has unflattened.
+        mapped: gives the whole tensor, mapped from the file, for single elements here and there.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        start: int,
+        dtype: torch.dtype,
+        shape: tuple[int, ...],
+        mapped: Callable[[], Tensor],
+    ) -> None:
+        self.dtype, self.shape = dtype, shape
+        self._file, self._start, self._mapped = file, start, mapped
+        self._advised = 0
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return math.prod(self.shape)
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """Return the elements of a slice without a step, or those at the flat places (k,)."""
+        if isinstance(index, Tensor):
+            return self._mapped().reshape(-1)[index]
+        begin, end, _ = index.indices(self.numel())
+        piece = torch.empty(max(end - begin, 0), dtype=self.dtype)
+        self._read(memoryview(piece.view(torch.uint8).numpy()), begin * self.dtype.itemsize)
+        return piece
+
+    def _read(self, view: memoryview, offset: int) -> None:
+        end = offset + len(view)
+        if end > self._advised:  # once in every few pieces
+            self._advised = min(end + _AHEAD, self.numel() * self.dtype.itemsize)
+            length = self._advised - offset
+            os.posix_fadvise(
+                self._file.number, self._start + offset, length, os.POSIX_FADV_WILLNEED
+            )
+        position = self._start + offset
+        while view:
+            count = os.preadv(self._file.number, [view], position)
+            if not count:
+                raise Refusal(f"{self._file.path}: shorter than it was; fetch the checkpoint again")
+            view, position = view[count:], position + count
