@@ -1,8 +1,8 @@
 """Time merging against mergekit 0.1.5, a plain SVD version and the speed of the disk.
 
     python benchmarks/merge.py [--methods task_arithmetic,model_stock,ties] [--n 2,6,12] [--rounds 3]
-        [--layers 28 | --embedding] [--threads 2] [--without-mergekit] [--work results/benchmarks]
-        [--json FILE] | --gpu
+        [--layers 28 | --embedding] [--threads 2] [--cold] [--without-mergekit]
+        [--work results/benchmarks] [--json FILE] | --gpu
 
 Makes a synthetic base and twelve experts (Qwen3-0.6B shapes, 473 million weights in bfloat16) and an
 environment with mergekit once, in the work folder. Each round runs every contender in turn, each in a
@@ -10,7 +10,8 @@ process of its own: a floor that only reads all inputs and writes an output of t
 and mergekit for the methods it has. The matrix methods run on one thread against the same engine with
 plain `torch.linalg.svd` in float32 and in float64 in place of our linear algebra; TSV-M also from
 stored spectra. Prints medians of wall and CPU seconds, start-up included, peak anonymous and resident
-memory, and ratios.
+memory, and ratios. With `--cold` every run starts without the files in the page cache, as for models
+that are larger than the memory.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def main() -> None:
                 runs = contenders(method, n, models, mergekit, options)
                 for name, command in runs.items():
                     shutil.rmtree(models / "out", ignore_errors=True)
+                    if options.cold:
+                        forget_files()
                     found = seconds.setdefault((method, n), {}).setdefault(name, [])
                     found.append(measure(command, models / f"{name}.log", options))
     print_table(seconds)
@@ -71,6 +74,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of the elementwise methods")
     parser.add_argument("--embedding", action="store_true", help="one 128256 x 4096 tensor instead")
     parser.add_argument("--gpu", action="store_true", help="time the kernels on a GPU instead")
+    parser.add_argument("--cold", action="store_true", help="from the disk; needs root")
     parser.add_argument("--without-mergekit", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--json", type=Path)
@@ -197,6 +201,15 @@ def measure(command: list[str], log: Path, options: argparse.Namespace) -> dict[
     if last.startswith('{"wall"'):
         found |= json.loads(last)
     return found | {"anonymous": peaks["RssAnon"], "resident": peaks["VmRSS"]}
+
+
+def forget_files() -> None:
+    """Drop the page cache, so that the next run reads from the disk."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    except OSError as error:
+        raise SystemExit(f"--cold: {error.strerror}; run it as root on Linux") from None
 
 
 def watch(pid: int, peaks: dict[str, float]) -> None:
