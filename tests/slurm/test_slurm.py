@@ -199,6 +199,7 @@ def test_with_accounting_a_failed_study_says_why_and_a_rerun_finishes_it(
         assert f"(SLURM job {job}): stopped by a signal" in said
         with Run(tmp_path, *accounting, scratch="disk/of-the-node") as second:
             second.results |= first.results
+            second.live = first.live  # what is left to do may be too quick to be seen
             assert second.finish() == 0
         listed = run(
             "sacct", "--allocations", "--noheader", "--parsable2", "--format=account,state"
