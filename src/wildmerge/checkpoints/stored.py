@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,6 +28,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 """The dtypes that safetensors files hold and merges write, by their names there."""
+_WINDOW = 1 << 20
+"""Elements that are read at once to pick some of them out."""
 _AHEAD = 1 << 22
 """Bytes that the kernel is asked to read ahead of a piece. Several tensors of a file are read at once,
 so that it cannot tell by itself that each is read in order."""
@@ -55,7 +56,6 @@ class StoredTensor:
         start: its first byte there.
         dtype: as stored.
         shape: the shape that it has unflattened.
-        mapped: gives the whole tensor, mapped from the file, for single elements here and there.
     """
 
     def __init__(
@@ -64,10 +64,9 @@ class StoredTensor:
         start: int,
         dtype: torch.dtype,
         shape: tuple[int, ...],
-        mapped: Callable[[], Tensor],
     ) -> None:
         self.dtype, self.shape = dtype, shape
-        self._file, self._start, self._mapped = file, start, mapped
+        self._file, self._start = file, start
         self._advised = 0
 
     def numel(self) -> int:
@@ -75,13 +74,24 @@ class StoredTensor:
         return math.prod(self.shape)
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        """Return the elements of a slice without a step, or those at the flat places (k,)."""
+        """Return the elements of a slice without a step, or those at ascending flat places (k,)."""
         if isinstance(index, Tensor):
-            return self._mapped().reshape(-1)[index]
+            return self._gather(index)
         begin, end, _ = index.indices(self.numel())
         piece = torch.empty(max(end - begin, 0), dtype=self.dtype)
         self._read(memoryview(piece.view(torch.uint8).numpy()), begin * self.dtype.itemsize)
         return piece
+
+    def _gather(self, places: Tensor) -> Tensor:
+        """Read all of the tensor: with places in most pages, less than to fault them in one by one."""
+        starts = torch.arange(0, self.numel(), _WINDOW)
+        parts = places.tensor_split(torch.searchsorted(places, starts[1:]))
+        found = [
+            self[start : start + _WINDOW][part - start]
+            for start, part in zip(starts.tolist(), parts, strict=True)
+            if len(part)
+        ]
+        return torch.cat(found) if found else torch.empty(0, dtype=self.dtype)
 
     def _read(self, view: memoryview, offset: int) -> None:
         end = offset + len(view)

@@ -125,7 +125,7 @@ class Safetensors(Checkpoint):
         ):  # of two threads that open it at once, one closes it again
             self._descriptors.setdefault(file, File(file))
         descriptor, start = self._descriptors[file], self._start_of[name]
-        return StoredTensor(descriptor, start, DTYPES[dtype], shape, lambda: self[name])
+        return StoredTensor(descriptor, start, DTYPES[dtype], shape)
 
 
 def weight_files(folder: Path, stem: str, suffix: str) -> list[Path]:

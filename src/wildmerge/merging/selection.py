@@ -122,8 +122,11 @@ class _Near:
                 np.array([int(xp.count_nonzero(enough)) - above]),
             )
         else:
-            inside = array[xp.not_equal(enough, larger, out=enough)]
-            values = inside if isinstance(inside, np.ndarray) else inside.cpu().numpy()
+            xp.not_equal(enough, larger, out=enough)
+            if sizes.device.type == "cpu":
+                values = np.compress(enough, array)  # half the time of array[enough]
+            else:
+                values = array[enough].cpu().numpy()
             if len(values) > _CROWDED * len(array):
                 values, counts = np.unique(values, return_counts=True)
         self.above += above

@@ -11,11 +11,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wildmerge.merging import selection
-from wildmerge.merging.task_vectors import Rule, TaskVectors
+from wildmerge.merging.task_vectors import Rule, TaskVectors, add_up
 from wildmerge.methods import Share, Weights
 
 
@@ -63,31 +62,36 @@ def _elect(deltas: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
     Of numbers with sum T and sum of magnitudes A, those of T's sign sum to (T + sign(T) A) / 2; it
     loses no accuracy, because they are the larger part of A.
 
+    Args:
+        deltas: the entries, (n, c); overwritten.
+        weights: of the rows, positive.
+
     Returns:
         The sum of the entries that agree, and the sum of their weights, both (c,) float32.
     """
-    width, device = deltas.shape[1], deltas.device
-    counting = device.type == "cpu" and set(weights) == {1.0} and len(weights) < 256
-    total, size = torch.zeros(2, width, device=device).unbind()
-    votes = torch.zeros(2, width, device=device, dtype=torch.uint8 if counting else None)
-    scratch, mask = torch.empty_like(total), np.empty(width, np.bool_)
-    for row, weight in zip(deltas.unbind(), weights, strict=True):
-        total.add_(row, alpha=weight)
-        size.add_(torch.abs(row, out=scratch), alpha=weight)
-        if counting:
-            _count_votes(row.numpy(), votes.numpy(), mask)
-        else:
-            votes[0] += weight * (row > 0)
-            votes[1] += weight * (row < 0)
+    votes = _votes(deltas, weights)
+    if set(weights) != {1.0}:
+        deltas.mul_(torch.tensor(weights, device=deltas.device)[:, None])
+    total, size = add_up(deltas), add_up(deltas.abs_())
     elected = torch.copysign(torch.ones_like(total), total)
     plus, minus = votes.float().unbind()
     voters = (plus + minus).addcmul_(elected, plus.sub_(minus)).div_(2)
     return total.addcmul_(elected, size).div_(2), voters
 
 
-def _count_votes(
-    entries: NDArray[np.float32], votes: NDArray[np.uint8], mask: NDArray[np.bool_]
-) -> None:
-    """Count positive and negative entries into the two rows of `votes`, ten times faster than torch."""
-    votes[0] += np.greater(entries, 0, out=mask).view(np.uint8)
-    votes[1] += np.less(entries, 0, out=mask).view(np.uint8)
+def _votes(deltas: Tensor, weights: list[float]) -> Tensor:
+    """Return the weights of the positive and of the negative entries, (2, c)."""
+    counting = deltas.device.type == "cpu" and set(weights) == {1.0} and len(weights) < 256
+    dtype = torch.uint8 if counting else torch.float32
+    votes = torch.zeros(2, deltas.shape[1], device=deltas.device, dtype=dtype)
+    if counting:  # ten times faster than by torch
+        plus, minus = votes.numpy()
+        mask = np.empty_like(plus, np.bool_)
+        for row in deltas.numpy():
+            plus += np.greater(row, 0, out=mask).view(np.uint8)
+            minus += np.less(row, 0, out=mask).view(np.uint8)
+    else:
+        for row, weight in zip(deltas.unbind(), weights, strict=True):
+            votes[0] += weight * (row > 0)
+            votes[1] += weight * (row < 0)
+    return votes
