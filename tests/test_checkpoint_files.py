@@ -122,8 +122,8 @@ def test_a_stored_tensor_reads_the_pieces_it_is_asked_for(dtype, tmp_path, monke
     for at in (slice(0, 7), slice(990, 1000), slice(500, 1200), slice(3, 3), slice(None)):
         assert torch.equal(stored[at], flat[at])
     monkeypatch.setattr("wildmerge.checkpoints.stored._WINDOW", 100)
-    for places in ([0, 31, 99, 100, 100, 870, 999], [450], [], range(1000)):
-        places = torch.tensor(list(places), dtype=torch.int64)
+    for chosen in ([0, 31, 99, 100, 100, 870, 999], [450], [], range(1000)):
+        places = torch.tensor(list(chosen), dtype=torch.int64)
         assert torch.equal(stored[places], flat[places])
     piece = stored[:10]
     piece.zero_()
