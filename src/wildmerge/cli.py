@@ -18,8 +18,6 @@ from typing import NoReturn
 from wildmerge.commands import models, results, studies
 from wildmerge.errors import Refusal
 
-DEVICE_HELP = "cpu, cuda, cuda:i or auto (default: a GPU where there is one)"
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -104,7 +102,7 @@ def _add_merge(commands: Commands) -> None:
         help="base, experts, method, parameters; or mergekit's YAML",
     )
     command.add_argument("--out", required=True, type=Path, help="folder of the merged model")
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    _add_device(command)
     command.add_argument("--threads", type=int, default=None, help="default: all CPUs")
     command.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     command.set_defaults(function=models.merge)
@@ -144,7 +142,7 @@ def _add_evaluate(commands: Commands) -> None:
     command.add_argument("--num-fewshot", type=int, help="default: each task's own")
     command.add_argument("--metric", default="acc", help="acc, acc_norm, ...")
     command.add_argument("--backend", default="prefix", help="prefix, hf or vllm")
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    _add_device(command)
     command.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto")
     command.add_argument("--out", required=True, type=Path, help="folder of the result files")
     command.set_defaults(function=models.evaluate)
@@ -161,10 +159,19 @@ def _add_bases(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bases", help="these bases of the study only", **names)
 
 
+def _add_results(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--results", type=Path, default=Path("results"), help="their folder")
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    words = "cpu, cuda, cuda:i or auto (default: a GPU where there is one)"
+    command.add_argument("--device", default="auto", help=words)
+
+
 def _add_plan(commands: Commands) -> None:
     command = commands.add_parser("plan", help="print what a study costs, before anything runs")
     _add_study(command)
-    command.add_argument("--results", type=Path, default=Path("results"))
+    _add_results(command)
     command.add_argument("--gpu", default="H100", help="A100, H100, H200, B200, L40S or L4")
     command.add_argument("--share", type=float, default=0.4, help="of the GPU's peak, 0 to 1")
     command.add_argument("--slots", type=int, default=1, help="jobs that run at the same time")
@@ -194,7 +201,7 @@ def _add_fetch(commands: Commands) -> None:
 def _add_recipes(commands: Commands) -> None:
     command = commands.add_parser("recipes", help="write recipes.csv and benchmarks.csv of a study")
     _add_study(command)
-    command.add_argument("--results", type=Path, default=Path("results"))
+    _add_results(command)
     command.set_defaults(function=studies.recipes)
 
 
@@ -203,7 +210,7 @@ def _add_spectra(commands: Commands) -> None:
     command.add_argument("base", metavar="BASE")
     command.add_argument("expert", metavar="EXPERT")
     command.add_argument("--out", required=True, type=Path, help="a .safetensors file")
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    _add_device(command)
     command.add_argument("--threads", type=int, default=1)
     command.set_defaults(function=models.spectra)
 
@@ -212,14 +219,14 @@ def _add_run(commands: Commands) -> None:
     command = commands.add_parser("run", help="merge and score the models of one job of a study")
     _add_study(command)
     command.add_argument("--job", required=True, help="its id, as the workflow names it")
-    command.add_argument("--results", type=Path, default=Path("results"))
+    _add_results(command)
     command.add_argument(
         "--scratch",
         default=os.environ.get("WILDMERGE_SCRATCH"),
         help="for merged weights, may name variables of the node as '$SLURM_TMPDIR'; "
         "default WILDMERGE_SCRATCH, else in the results",
     )
-    command.add_argument("--device", default="auto", help=DEVICE_HELP)
+    _add_device(command)
     command.add_argument("--threads", type=int, default=1)
     command.add_argument("--done", type=Path, help="write this file when all is done")
     command.set_defaults(function=studies.run)
@@ -228,14 +235,14 @@ def _add_run(commands: Commands) -> None:
 def _add_status(commands: Commands) -> None:
     command = commands.add_parser("status", help="what of a study is done, running, failed, left")
     _add_study(command)
-    command.add_argument("--results", type=Path, default=Path("results"))
+    _add_results(command)
     command.set_defaults(function=studies.status)
 
 
 def _add_aggregate(commands: Commands) -> None:
     command = commands.add_parser("aggregate", help="make the tables of a study from its results")
     command.add_argument("--study", required=True, help="name of the study")
-    command.add_argument("--results", type=Path, default=Path("results"))
+    _add_results(command)
     command.add_argument("--published", type=Path, help="CSV of published numbers to compare with")
     command.set_defaults(function=results.aggregate)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wildmerge.checkpoints.adapter import Adapted
 from wildmerge.checkpoints.compatibility import extra_tensors
-from wildmerge.checkpoints.stored import StoredTensor
+from wildmerge.checkpoints.stored import StoredTensor, flat
 from wildmerge.checkpoints.tensors import FLOATS, Checkpoint, TensorInfo
 from wildmerge.checkpoints.vocabulary import KEPT, Rows, match_rows
 from wildmerge.errors import Refusal
@@ -220,7 +220,7 @@ def _require_related(base: Checkpoint, expert: Checkpoint) -> None:
         return
     products = torch.zeros(3, dtype=torch.float64)
     for name in _sampled(base, expert):
-        ours, theirs = (_first(c.stored(name), _SAMPLED_WEIGHTS) for c in (base, expert))
+        ours, theirs = (flat(c.stored(name))[:_SAMPLED_WEIGHTS].float() for c in (base, expert))
         products += torch.stack([ours.dot(theirs), ours.dot(ours), theirs.dot(theirs)])
     cosine = products[0] / (products[1] * products[2]).sqrt()
     if cosine < _UNRELATED:  # not where a norm is 0 or a weight is NaN, which is told elsewhere
@@ -228,11 +228,6 @@ def _require_related(base: Checkpoint, expert: Checkpoint) -> None:
             f"{expert.folder}: its weights have nothing to do with the base's (cosine {cosine:.2f}); "
             "give the base that it was fine-tuned from"
         )
-
-
-def _first(tensor: Tensor | StoredTensor, count: int) -> Tensor:
-    flat = tensor.reshape(-1) if isinstance(tensor, Tensor) else tensor
-    return flat[:count].float()
 
 
 def _sampled(base: Checkpoint, expert: Checkpoint) -> list[str]:

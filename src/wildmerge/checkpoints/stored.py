@@ -107,3 +107,8 @@ class StoredTensor:
             if not count:
                 raise Refusal(f"{self._file.path}: shorter than it was; fetch the checkpoint again")
             view, position = view[count:], position + count
+
+
+def flat(tensor: Tensor | StoredTensor) -> Tensor | StoredTensor:
+    """Return a tensor as one of a single dimension, which a stored one is anyway."""
+    return tensor.reshape(-1) if isinstance(tensor, Tensor) else tensor

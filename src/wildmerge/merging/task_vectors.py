@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wildmerge.checkpoints.stored import StoredTensor
+from wildmerge.checkpoints.stored import StoredTensor, flat
 from wildmerge.errors import Refusal
 from wildmerge.merging.roles import role_of
 
@@ -70,8 +70,8 @@ class TaskVectors:
         self.device = torch.device(device)
         self.epsilon = max(torch.finfo(t.dtype).eps for t in experts)
         self.factors = factors
-        self._base = _flat(base)
-        self._experts = [_flat(expert) for expert in experts]
+        self._base = flat(base)
+        self._experts = [flat(expert) for expert in experts]
         self._latest = slice(0), torch.empty(0)
         self._sources = sources or ["base", *(f"expert {i + 1}" for i in range(len(experts)))]
         chunk = chunk or (CHUNK if self.device.type == "cpu" else CHUNK_CUDA)
@@ -176,10 +176,6 @@ class TaskVectors:
                     f"{source}: tensor {self.name} holds NaN or Inf; remove this checkpoint from the "
                     "recipe or fetch it again"
                 )
-
-
-def _flat(tensor: Tensor | StoredTensor) -> Tensor | StoredTensor:
-    return tensor.reshape(-1) if isinstance(tensor, Tensor) else tensor
 
 
 def mean(deltas: Tensor, at: slice) -> Tensor:
