@@ -79,8 +79,12 @@ class StoredTensor:
             return self._gather(index)
         begin, end, _ = index.indices(self.numel())
         piece = torch.empty(max(end - begin, 0), dtype=self.dtype)
-        self._read(memoryview(piece.view(torch.uint8).numpy()), begin * self.dtype.itemsize)
+        self.read(begin, piece)
         return piece
+
+    def read(self, begin: int, out: Tensor) -> None:
+        """Fill `out`, a contiguous tensor (c,) of the same dtype, from element `begin` on."""
+        self._read(memoryview(out.view(torch.uint8).numpy()), begin * self.dtype.itemsize)
 
     def _gather(self, places: Tensor) -> Tensor:
         """Read all of the tensor: with places in most pages, less than to fault them in one by one."""
@@ -107,6 +111,14 @@ class StoredTensor:
             if not count:
                 raise Refusal(f"{self._file.path}: shorter than it was; fetch the checkpoint again")
             view, position = view[count:], position + count
+
+
+def read(tensor: Tensor | StoredTensor, at: slice, out: Tensor) -> None:
+    """Copy the elements of a slice to `out` (c,), converted to its dtype and moved to its device."""
+    if isinstance(tensor, StoredTensor) and (tensor.dtype, "cpu") == (out.dtype, out.device.type):
+        tensor.read(at.start, out)
+    else:
+        out.copy_(tensor[at])
 
 
 def flat(tensor: Tensor | StoredTensor) -> Tensor | StoredTensor:

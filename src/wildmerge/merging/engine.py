@@ -28,6 +28,8 @@ from wildmerge.merging.task_vectors import TaskVectors, Update
 from wildmerge.studies.recipe import Recipe
 
 Report = dict[str, Any]
+_NAMED = 3
+"""How many tensors a remark names; the report has a line for each."""
 _ROUNDING = 1e-6
 """A share of the energy of an update up to which there is none of it."""
 
@@ -208,7 +210,10 @@ def _remarks(tensors: dict[str, Report]) -> list[str]:
     found = []
     unusual = [name for name, facts in tensors.items() if facts.get("t_unusual")]
     if unusual:
-        found.append(f"Model Stock's t is outside of [0, 1] in {len(unusual)} tensors: {unusual}")
+        found.append(
+            f"Model Stock's t is outside of [0, 1] in {len(unusual)} tensors: "
+            f"{', '.join(unusual[:_NAMED])}{', ...' if len(unusual) > _NAMED else ''}"
+        )
     shares = {name: facts.get("outside_share", 0) for name, facts in tensors.items()}
     outside = {name: share for name, share in shares.items() if share > _ROUNDING}
     if outside:

@@ -17,25 +17,23 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wildmerge.checkpoints.stored import StoredTensor, flat
+from wildmerge.checkpoints.stored import StoredTensor, flat, read
 from wildmerge.errors import Refusal
+from wildmerge.merging.elementwise import BLOCK, add_up, subtract
 from wildmerge.merging.roles import role_of
 
 Rule = Callable[[Tensor, slice], Tensor]
 Update = Tensor | Rule
 Facts = dict[str, Any]
 
-CHUNK = 1 << 17
-"""Elements of a task vector that are worked on at once on a CPU: a few float32 rows fit its cache."""
+CHUNK = 15 << 17
+"""Elements that are worked on at once on a CPU, over the experts and some rows beside them: as many as
+its last cache holds, for threads that take turns seldom."""
 CHUNK_CUDA = 1 << 24
-"""The same on a GPU, where launches cost more than memory."""
-BLOCK = 1 << 9
-"""Chunks start at multiples of this, so that sums over a chunk group the same elements, and vector
-instructions the same columns, whatever the size of a chunk."""
+"""Elements of each task vector on a GPU, where launches cost more than memory."""
 
 
 class TaskVectors:
@@ -68,14 +66,15 @@ class TaskVectors:
         self.numel = base.numel()
         self.role = role_of(name, self.shape)
         self.device = torch.device(device)
+        self._dtype = experts[0].dtype if len({t.dtype for t in experts}) == 1 else torch.float32
         self.epsilon = max(torch.finfo(t.dtype).eps for t in experts)
         self.factors = factors
         self._base = flat(base)
         self._experts = [flat(expert) for expert in experts]
         self._latest = slice(0), torch.empty(0)
         self._sources = sources or ["base", *(f"expert {i + 1}" for i in range(len(experts)))]
-        chunk = chunk or (CHUNK if self.device.type == "cpu" else CHUNK_CUDA)
-        self._chunk = -(-chunk // BLOCK) * BLOCK
+        default = CHUNK // (len(experts) + 3) if self.device.type == "cpu" else CHUNK_CUDA
+        self._chunk = -(-(chunk or default) // BLOCK) * BLOCK
         self._finite = False
 
     def __len__(self) -> int:
@@ -99,9 +98,7 @@ class TaskVectors:
 
     def base_chunk(self, at: slice) -> Tensor:
         """Return elements `at` of the flattened base as float32, shape (c,); not to be written to."""
-        if (
-            self._latest[0] != at
-        ):  # asked for twice in a row: for the task vectors and for the update
+        if self._latest[0] != at:  # asked for twice in a row: for task vectors and update
             self._latest = at, self._base[at].to(self.device, torch.float32)
         return self._latest[1]
 
@@ -115,15 +112,26 @@ class TaskVectors:
 
         The buffer is reused: a chunk is valid until the next one is asked for.
         """
-        buffer = torch.empty(len(self), min(self._chunk, self.numel), device=self.device)
-        for at in self.places():
-            deltas = buffer[:, : at.stop - at.start]
-            for row, expert in zip(deltas.unbind(), self._experts, strict=True):
-                row.copy_(expert[at])
-            deltas.sub_(self.base_chunk(at))
-            self._check_finite(deltas, at)
-            yield at, deltas
+        yield from self._chunks(self._experts, self._sources[1:])
         self._finite = True
+
+    def _chunks(
+        self, experts: Sequence[Tensor | StoredTensor], sources: Sequence[str]
+    ) -> Iterator[tuple[slice, Tensor]]:
+        size = len(experts) * min(self._chunk, self.numel)
+        buffer = torch.empty(size, device=self.device)
+        # 16-bit weights are converted as they are subtracted; a GPU is sent half as much
+        short = self._dtype in (torch.bfloat16, torch.float16)
+        stored = torch.empty(size, dtype=self._dtype, device=self.device) if short else buffer
+        for at in self.places():
+            size = len(experts) * (at.stop - at.start)
+            rows, deltas = (held[:size].view(len(experts), -1) for held in (stored, buffer))
+            for row, expert in zip(rows.unbind(), experts, strict=True):
+                read(expert, at, row)
+            total = subtract(rows, self.base_chunk(at), out=deltas)
+            if not (self._finite or math.isfinite(total)):
+                self._refuse_not_finite(at, experts, sources)
+            yield at, deltas
 
     def chunk(self, index: int, at: slice) -> Tensor:
         """Return elements `at` of one expert's flattened task vector, float32, shape (c,)."""
@@ -132,9 +140,8 @@ class TaskVectors:
     def __getitem__(self, index: int) -> Tensor:
         """Return one expert's whole task vector, float32 of the tensor's shape."""
         whole = torch.empty(self.numel, device=self.device)
-        for at in self.places():
-            whole[at] = self.chunk(index, at)
-            self._check_finite(whole[None, at], at, first=index)
+        for at, deltas in self._chunks([self._experts[index]], [self._sources[index + 1]]):
+            whole[at] = deltas[0]
         return whole.reshape(self.shape)
 
     def sample(self, count: int) -> Tensor:
@@ -164,13 +171,12 @@ class TaskVectors:
         """Return the sum of all task vectors, float32 of the tensor's shape."""
         return self.materialise(lambda deltas, at: add_up(deltas))
 
-    def _check_finite(self, deltas: Tensor, at: slice, first: int = 0) -> None:
-        # a sum is not finite when one element is not; the exact look happens only then
-        if self._finite or math.isfinite(float(deltas.sum())):
-            return
-        held = [self._base, *self._experts[first : first + len(deltas)]]
-        names = [self._sources[0], *self._sources[first + 1 :]]
-        for source, tensor in zip(names, held, strict=False):
+    def _refuse_not_finite(
+        self, at: slice, experts: Sequence[Tensor | StoredTensor], sources: Sequence[str]
+    ) -> None:
+        # a sum is not finite when one element is not, and seldom when all are: only this look is exact
+        named = zip([self._sources[0], *sources], [self._base, *experts], strict=True)
+        for source, tensor in named:
             if not torch.isfinite(tensor[at]).all():
                 raise Refusal(
                     f"{source}: tensor {self.name} holds NaN or Inf; remove this checkpoint from the "
@@ -182,11 +188,3 @@ def mean(deltas: Tensor, at: slice) -> Tensor:
     """Return the mean of the task vectors: the rule for tensors that a matrix method leaves out."""
     del at
     return add_up(deltas).div_(len(deltas))
-
-
-def add_up(deltas: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return the sum over the experts, (n, c) to (c,), in `out` if it is given."""
-    if deltas.device.type != "cpu":
-        return torch.sum(deltas, 0, out=out)
-    into = None if out is None else out.numpy()
-    return torch.from_numpy(np.add.reduce(deltas.numpy(), 0, out=into))  # faster than torch

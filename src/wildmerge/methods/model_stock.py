@@ -10,12 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wildmerge.merging.task_vectors import BLOCK, Facts, TaskVectors, add_up
+from wildmerge.merging.elementwise import add_up, inner_products
+from wildmerge.merging.task_vectors import Facts, TaskVectors
 
 _SMALL = 1 << 16
 """Tensors of no more elements have their inner products in float64 throughout: it costs nothing."""
-_ROWS = 8
-"""Products of more rows with themselves are faster in quarters, of which one follows by symmetry."""
 
 
 def model_stock(
@@ -58,33 +57,14 @@ def _ratio(gram: Tensor, norm_floor: float) -> Tensor:
 def _gram(vectors: TaskVectors) -> tuple[Tensor, Tensor]:
     """Return all inner products of the task vectors, (n, n) float64, and their sum, float32.
 
-    One pass over the experts gives both. Products are summed in float32 within short blocks and in
-    float64 over them: rounding then stays a millionth of the cosines of even unrelated experts.
+    One pass over the experts gives both.
     """
     gram = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=vectors.device)
     total = torch.empty(vectors.numel, device=vectors.device)
     for at, deltas in vectors.chunks():
         add_up(deltas, out=total[at])
-        whole = deltas.shape[1] // BLOCK * BLOCK if vectors.numel > _SMALL else 0
-        gram += _products(deltas[:, :whole].reshape(len(deltas), -1, BLOCK).transpose(0, 1))
-        rest = deltas[:, whole:].double()
-        gram += rest @ rest.T
+        gram += inner_products(deltas, exact=vectors.numel <= _SMALL)
     return gram.cpu(), total.reshape(vectors.shape)
-
-
-def _products(blocks: Tensor) -> Tensor:
-    """Return the inner products of the rows of (blocks, n, c), (n, n) float64 over all blocks."""
-    n = blocks.shape[1]
-    if n <= _ROWS:
-        return (blocks @ blocks.mT).sum(0, dtype=torch.float64)
-    one, other = blocks[:, : n // 2], blocks[:, n // 2 :]
-    across = (one @ other.mT).sum(0, dtype=torch.float64)
-    return torch.cat(
-        [
-            torch.cat([_products(one), across], 1),
-            torch.cat([across.T, _products(other)], 1),
-        ]
-    )
 
 
 def _row_grams(vectors: TaskVectors) -> Tensor:

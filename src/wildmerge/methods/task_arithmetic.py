@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 
-from wildmerge.merging.task_vectors import Rule, TaskVectors, add_up
+from wildmerge.merging.elementwise import add_up
+from wildmerge.merging.task_vectors import Rule, TaskVectors
 from wildmerge.methods import Weights
 
 

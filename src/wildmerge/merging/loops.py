@@ -1,0 +1,106 @@
+"""Loops over chunks of task vectors, compiled for the CPU at hand by numba.
+
+As chains of whole-array operations they would pass through memory once an operation. Everything else
+about them, and what a GPU runs in their place, stands in `wildmerge.merging.elementwise`.
+
+Each is compiled when it is first called and kept beside this file, as Python keeps what it compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+_TILE = 4096
+"""Columns that are worked on at once: some float32 rows of them fit the first or second cache."""
+
+
+def _compiled(reassociate: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function; with `reassociate`, its sums are added up in the order that is fastest.
+
+    The order depends on the kind of CPU, never on threads or chunks.
+    """
+    flags = {"reassoc", "contract"} if reassociate else set()
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(function, nogil=True, fastmath=flags, cache=True)
+        except RuntimeError:  # neither this folder nor the user's may be written to
+            return numba.njit(function, nogil=True, fastmath=flags)
+
+    return decorate
+
+
+@_compiled(reassociate=True)
+def subtract(stored: NDArray[np.uint16], base: Floats, out: Floats) -> np.float32:
+    """Subtract `base` (c,) from bfloat16 rows given by their bits (n, c); return the sum of `out`."""
+    total = _ZERO
+    for start in range(0, len(base), _TILE):
+        origin = base[start : start + _TILE]
+        for i in range(len(stored)):
+            bits, deltas = stored[i, start : start + _TILE], out[i, start : start + _TILE]
+            for j in range(len(origin)):
+                # the upper half of a float32 is a bfloat16
+                value = np.uint32(np.uint32(bits[j]) << np.uint32(16)).view(np.float32)
+                deltas[j] = value - origin[j]
+                total += deltas[j]
+    return total
+
+
+@_compiled(reassociate=True)
+def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None:
+    """Add the inner products of the rows of (n, c) to `out` (n, n), in float32 within whole blocks."""
+    n = len(deltas)
+    for start in range(0, deltas.shape[1] // block * block, block):
+        for i in range(n):
+            one = deltas[i, start : start + block]
+            for k in range(i + 1):
+                other = deltas[k, start : start + block]
+                product = _ZERO
+                for j in range(len(one)):
+                    product += one[j] * other[j]
+                out[i, k] += product
+                if k < i:
+                    out[k, i] += product
+
+
+@_compiled()
+def split(row: Floats, low: np.float32, high: np.float32, inside: Floats) -> tuple[int, int]:
+    """Count magnitudes above `high`, and copy those in [low, high] to `inside` (c,); return how many."""
+    above = count = 0
+    for j in range(len(row)):
+        size = abs(row[j])
+        above += size > high
+        inside[count] = size  # stays if it counts: a branch would be guessed wrong too often
+        count += (size >= low) & (size <= high)
+    return above, count
+
+
+@_compiled()
+def elect(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> None:
+    """See `elementwise.elect`; fills `total` and `voters` (c,) from `deltas` (n, c)."""
+    size = np.empty(_TILE, np.float32)
+    plus, minus = np.empty_like(size), np.empty_like(size)
+    for start in range(0, len(total), _TILE):
+        agreeing, chosen = total[start : start + _TILE], voters[start : start + _TILE]
+        width = len(agreeing)
+        for j in range(width):
+            agreeing[j] = size[j] = plus[j] = minus[j] = _ZERO
+        for i in range(len(deltas)):
+            row, weight = deltas[i, start : start + _TILE], weights[i]
+            for j in range(width):
+                entry = weight * row[j]
+                agreeing[j] += entry
+                size[j] += abs(entry)
+                plus[j] += weight if entry > 0 else _ZERO
+                minus[j] += weight if entry < 0 else _ZERO
+        for j in range(width):
+            up = agreeing[j] >= 0
+            chosen[j] = plus[j] if up else minus[j]
+            agreeing[j] = (agreeing[j] + (size[j] if up else -size[j])) / _TWO
