@@ -1,0 +1,129 @@
+"""What is done to chunks: compiled loops and torch agree, with each other and with NumPy in float64."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from wildmerge.merging import elementwise
+
+WIDTHS = [1, 511, 512, 5000, 9000]
+
+
+@pytest.fixture(params=["loops", "torch"])
+def way(request, monkeypatch):
+    """Either way, both on this CPU: torch's is what a GPU runs."""
+    if request.param == "torch":
+        monkeypatch.setattr(elementwise, "_loops", lambda tensor: None)
+    return request.param
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_subtract_is_the_float32_difference(way, dtype, width):
+    stored, base = normal(3, width).to(dtype), normal(width, seed=1)
+    out = torch.empty(3, width)
+    total = elementwise.subtract(stored, base, out)
+    expected = stored.float().numpy() - base.numpy()
+    assert np.array_equal(out.numpy(), expected)
+    assert total == pytest.approx(expected.astype(float).sum(), abs=1e-3)
+
+
+def test_subtract_takes_every_bfloat16(way):
+    """All 65536 of them: zeros of both signs, subnormal numbers, the largest, infinities, NaN."""
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)[None]
+    out = torch.empty(1, 1 << 16)
+    elementwise.subtract(every, torch.zeros(1 << 16), out)
+    assert np.array_equal(out.numpy(), every.float().numpy(), equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_sum_tells_of_every_value_that_is_not_finite(way, dtype, value):
+    for place in (0, 4095, 4096, 8999):
+        stored = normal(2, 9000).to(dtype)
+        stored[1, place] = value
+        total = elementwise.subtract(stored, torch.zeros(9000), torch.empty(2, 9000))
+        assert not np.isfinite(total)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("n", [1, 2, 3, 12])
+@pytest.mark.parametrize("exact", [False, True])
+def test_inner_products(way, n, width, exact):
+    deltas = normal(n, width, scale=1e-3)
+    found = elementwise.inner_products(deltas, exact=exact).numpy()
+    rows = deltas.double().numpy()
+    norms = np.linalg.norm(rows, axis=1)
+    error = np.abs(found - rows @ rows.T) / np.outer(norms, norms)
+    assert error.max() < (1e-13 if exact else 2e-7)
+    assert np.array_equal(found, found.T)
+
+
+def test_inner_products_do_not_depend_on_chunks():
+    """Blocks are summed one after the other into float64: the same numbers, grouped alike."""
+    deltas = normal(4, 8 * elementwise.BLOCK)
+    at_once = elementwise.inner_products(deltas)
+    pieces = [elementwise.inner_products(d.contiguous()) for d in deltas.split(1024, dim=1)]
+    assert torch.allclose(sum(pieces), at_once, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.6), (0.5, 0.5), (0.0, np.inf), (9.0, 10.0)])
+def test_split(way, low, high):
+    row = (normal(9000) * 100).round() / 100  # with many equal magnitudes
+    row[:3] = torch.tensor([0.5, -0.5, 0.6])
+    low, high = float(np.float32(low)), float(np.float32(high))
+    above, inside = elementwise.split(row, low, high)
+    sizes = np.abs(row.numpy())
+    assert above == (sizes > np.float32(high)).sum()
+    expected = sizes[(sizes >= np.float32(low)) & (sizes <= np.float32(high))]
+    assert np.array_equal(inside, expected)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [1.0, 2.0, 0.5]])
+def test_elect_adds_up_what_agrees(way, weights):
+    deltas = normal(3, 9000)
+    deltas[deltas.abs() < 0.7] = 0  # as trimming leaves them
+    total, voters = elementwise.elect(deltas.clone(), weights)
+    w = np.array(weights)[:, None]
+    entries = w * deltas.double().numpy()
+    agree = np.sign(entries) == np.where(entries.sum(0) >= 0, 1, -1)
+    assert np.allclose(total.numpy(), (entries * agree).sum(0), rtol=1e-6, atol=1e-7)
+    assert np.allclose(voters.numpy(), (w * agree).sum(0), rtol=1e-6)
+
+
+def test_elect_lets_an_exact_tie_elect_plus(way):
+    deltas = torch.tensor([[1.0, -2.0, 0.0, -0.0], [-1.0, 2.0, 0.0, -0.0]])
+    total, voters = elementwise.elect(deltas, [1.0, 1.0])
+    assert total.tolist() == [1, 2, 0, 0] and voters.tolist() == [1, 1, 0, 0]
+
+
+def test_loops_give_the_same_in_every_thread():
+    deltas = normal(5, 70_000)
+
+    def products(_):
+        return elementwise.inner_products(deltas)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(products, range(16)))
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+def test_loops_are_compiled_without_a_place_to_keep_them():
+    """As in a container whose folders may not be written to."""
+    code = (
+        "import torch; from wildmerge.merging import elementwise\n"
+        "print(elementwise.inner_products(torch.ones(2, 1024)).tolist())"
+    )
+    nowhere = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "_IPythonCacheLocator"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=nowhere)
+    assert done.stdout.strip() == "[[1024.0, 1024.0], [1024.0, 1024.0]]"
