@@ -74,3 +74,32 @@ def test_zero_stays_zero():
     found = linalg.spectrum(torch.zeros(6, 4))
     assert not found.with_values(torch.zeros(4, dtype=torch.float64)).any()
     assert found.with_values(torch.zeros(4, dtype=torch.float64)).shape == (6, 4)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("sigma", SPECTRA.values(), ids=SPECTRA)
+def test_left_vectors_are_as_orthogonal_as_the_bound_says(shape, sigma):
+    """rows * eps * (sigma_1 / sigma_s)^2, by which most matrices are spared a closer look."""
+    a = matrix(shape, sigma)
+    found = linalg.spectrum(torch.from_numpy(a))
+    tall, vectors = found._tall.numpy(), found._vectors.numpy()
+    left = tall @ vectors / found.sigma.numpy()
+    bound = max(shape) * np.finfo(float).eps * float(found.sigma[0] / found.sigma[-1]) ** 2
+    assert np.linalg.norm(left.T @ left - np.eye(300), 2) <= bound
+
+
+def test_leading_triplets_are_of_the_dtype_that_was_given():
+    a = torch.from_numpy(matrix((60, 40), np.geomspace(1, 0.1, 40)))
+    exact = linalg.spectrum(a).leading(20)
+    for ours, theirs in zip(linalg.spectrum(a.float()).leading(20), exact, strict=True):
+        assert (ours.double().abs() - theirs.abs()).abs().max() < 1e-5
+    assert [part.dtype for part in linalg.spectrum(a.float()).leading(20)] == [
+        torch.float32,
+        torch.float64,
+        torch.float32,
+    ]
+
+
+def test_no_triplets_of_a_single_row():
+    left, sigma, right = linalg.spectrum(torch.ones(1, 7)).leading(0)
+    assert (left.shape, sigma.shape, right.shape) == ((0, 1), (0,), (0, 7))

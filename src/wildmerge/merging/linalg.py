@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import scipy.linalg
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -28,7 +28,7 @@ _PROBES = 4
 
 
 def one_thread() -> None:
-    """Have torch and NumPy's BLAS use one thread in this process, which works on many tensors at once.
+    """Have torch, NumPy and SciPy use one thread in this process, which works on many tensors at once.
 
     The bytes of a result then do not depend on the number of CPUs.
     """
@@ -45,39 +45,54 @@ class Spectrum:
     """
 
     sigma: Tensor
-    _tall: Tensor  # A or its transpose, with at least as many rows as columns
-    _vectors: Tensor  # right singular vectors of that, in columns
+    _tall: Tensor  # A or its transpose, with at least as many rows as columns, float64
+    _vectors: Tensor  # right singular vectors of that, in columns, float64
     _transposed: bool
+    _given: torch.dtype  # that A was given in
 
     def with_values(self, values: Tensor) -> Tensor:
         """Return U diag(values) V^T in float64, for values of the shape of sigma."""
         if not bool(values.any()):
             return torch.zeros_like(self._tall.mT if self._transposed else self._tall)
-        if self._departure(values) <= _RESIDUAL:
+        if self._is_accurate(values):
             used = values != 0
             basis = self._vectors[:, used]
             scaled = basis * (values[used] / self.sigma[used]).sqrt()
-            result = _product(self._tall, _product(scaled, scaled.mT))
+            result = product(self._tall, product(scaled, scaled.mT))
         else:
             u, _, vh = torch.linalg.svd(self._tall, full_matrices=False)
             result = (u * values) @ vh
         return result.mT if self._transposed else result
 
     def leading(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the first `count` singular triplets: U^T (count, rows), sigma, V^T (count, columns)."""
+        """Return the first `count` singular triplets: U^T (count, rows), sigma, V^T (count, columns).
+
+        They are of the dtype that the matrix was given in; sigma is float64.
+        """
+        sigma = self.sigma[:count]
         values = torch.zeros_like(self.sigma)
         values[:count] = 1
-        if self._departure(values) <= _RESIDUAL:
-            right = self._vectors[:, :count].mT
-            left = _product(self._tall, right.mT).mT / self.sigma[:count, None]
+        if self._is_accurate(values):
+            vectors = self._vectors[:, :count].to(self._given)
+            images = product(self._tall.to(self._given), vectors)
+            right, left = vectors.mT, images.mT / sigma[:, None].to(self._given)
         else:
             u, _, vh = torch.linalg.svd(self._tall, full_matrices=False)
-            left, right = u[:, :count].mT, vh[:count]
-        return (
-            (right, self.sigma[:count], left)
-            if self._transposed
-            else (left, self.sigma[:count], right)
-        )
+            left, right = u[:, :count].mT.to(self._given), vh[:count].to(self._given)
+        return (right, sigma, left) if self._transposed else (left, sigma, right)
+
+    def _is_accurate(self, values: Tensor) -> bool:
+        """Tell whether the left vectors A V / sigma are orthogonal enough where `values` are not zero.
+
+        In units of sigma_1^2 the Gram matrix is off by no more than rows * eps, which says enough of
+        vectors whose sigma is not too small; for the others, some are tried.
+        """
+        used = self.sigma[values != 0]
+        if not len(used):
+            return True
+        squared = float((self.sigma[0] / used.min()).square())
+        bound = len(self._tall) * torch.finfo(torch.float64).eps * squared
+        return bound <= _RESIDUAL or self._departure(values) <= _RESIDUAL
 
     def _departure(self, values: Tensor) -> float:
         """Estimate how far the left vectors A V / sigma are from orthogonal, weighted by `values`.
@@ -96,12 +111,14 @@ class Spectrum:
 def spectrum(matrix: Tensor) -> Spectrum:
     """Return the singular values of a matrix of any float dtype, ready to be replaced."""
     transposed = matrix.shape[0] < matrix.shape[1]
-    tall = (matrix.mT if transposed else matrix).double().contiguous()
-    values, vectors = _eigh(_product(tall.mT, tall))
-    return Spectrum(values.flip(0).clamp(min=0).sqrt(), tall, vectors.flip(1), transposed)
+    tall = (matrix.mT if transposed else matrix).double()
+    values, vectors = _eigh(product(tall.mT, tall))
+    sigma = values.flip(0).clamp(min=0).sqrt()
+    return Spectrum(sigma, tall, vectors.flip(1), transposed, matrix.dtype)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two matrices of the same dtype, by the library that is faster here."""
     if left.device.type == "cpu":
         return torch.from_numpy(left.numpy() @ right.numpy())
     return left @ right
@@ -110,14 +127,17 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues, ascending, and eigenvectors in columns."""
     if symmetric.device.type == "cpu":
-        values, vectors = np.linalg.eigh(symmetric.numpy())
+        # in the order of LAPACK, and to be overwritten: no copies
+        values, vectors = scipy.linalg.eigh(
+            symmetric.numpy().T, driver="evd", overwrite_a=True, check_finite=False
+        )
         return torch.from_numpy(values), torch.from_numpy(vectors)
     values, vectors = torch.linalg.eigh(symmetric)
     return values, vectors
 
 
 def polar(matrix: Tensor, *, drop_null: bool = False) -> Tensor:
-    """Return the orthogonal polar factor U V^T of a float64 matrix U diag(sigma) V^T.
+    """Return the orthogonal polar factor U V^T of a matrix U diag(sigma) V^T, in float64.
 
     With `drop_null`, directions whose sigma is zero to float32 rounding are left out, so that the
     factor is unique for rank-deficient matrices too.

@@ -35,15 +35,13 @@ def tsv_m(
         return mean, {}
     k = min(vectors.shape) // len(vectors)
     parts = [leading(vectors, i) for i in range(len(vectors))]
-    u, s, v = (
-        torch.cat([part[:k].double() for part in factor]) for factor in zip(*parts, strict=True)
-    )
+    u, s, v = (torch.cat([part[:k] for part in factor]) for factor in zip(*parts, strict=True))
     moved = torch.cat([sigma[:k] > linalg.tolerance(sigma, vectors) for _, sigma, _ in parts])
-    left, right = u[moved].mT, v[moved].mT
+    left, right = u[moved].double().mT, v[moved].double().mT
     drop = null_space == "drop"
     if drop:
         u, s, v = u[moved], s[moved], v[moved]
-    update = (linalg.polar(u.mT, drop_null=drop) * s) @ linalg.polar(v.mT, drop_null=drop).mT
-    inside = linalg.energy_within(update, left, right) if not moved.all() else 1.0
-    facts = {"rank": int(moved.sum()), "outside_share": 1.0 - inside}
-    return (lambda_ * update).float(), facts
+    scaled = (lambda_ * s * linalg.polar(u.mT, drop_null=drop)).float()
+    update = linalg.product(scaled, linalg.polar(v.mT, drop_null=drop).float().mT)
+    inside = linalg.energy_within(update.double(), left, right) if not moved.all() else 1.0
+    return update, {"rank": int(moved.sum()), "outside_share": 1.0 - inside}
