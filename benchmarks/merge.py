@@ -233,6 +233,9 @@ def watch(pid: int, peaks: dict[str, float]) -> None:
 
 def print_table(seconds: dict[tuple[str, int], dict[str, list[dict[str, float]]]]) -> None:
     """Print medians over rounds; the ratio is how many times slower than ours, by medians."""
+    print(
+        f"BLAS kernels: {', '.join(kernels_of_blas())} (OPENBLAS_CORETYPE overrules the CPU's own)"
+    )
     print(f"{'method':<20}{'n':>3} {'':<10}{'wall s':>8}{'(min)':>8}{'cpu s':>8}", end="")
     print(f"{'anon MB':>9}{'res MB':>9}{'wall/ours':>11}{'cpu/ours':>10}")
     for (method, n), runs in seconds.items():
@@ -244,6 +247,16 @@ def print_table(seconds: dict[tuple[str, int], dict[str, list[dict[str, float]]]
             for key in ("anonymous", "resident"):
                 print(f"{max(run[key] for run in found):>9.0f}", end="")
             print(f"{wall / ours['wall']:>11.2f}{cpu / ours['cpu']:>10.2f}")
+
+
+def kernels_of_blas() -> list[str]:
+    """Return the kind of CPU that NumPy's and SciPy's linear algebra was written for."""
+    import numpy  # noqa: F401 - what is loaded is listed
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return [f"{library['internal_api']} {library.get('architecture', '')}" for library in found]
 
 
 def middle(runs: list[dict[str, float]], key: str) -> float:
