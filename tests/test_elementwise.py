@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from wildmerge.checkpoints.stored import File, StoredTensor
+from wildmerge.errors import Refusal
 from wildmerge.merging import elementwise
 
 WIDTHS = [1, 511, 512, 5000, 9000]
@@ -26,33 +28,73 @@ def normal(*shape, seed=0, scale=1.0):
     return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def in_file(path, rows):
+    """The rows (n, c) as tensors in one file, each with some bytes before it."""
+    parts, tensors, start = [], [], 0
+    for row in rows:
+        parts += [b"\xff" * 6, row.contiguous().view(torch.uint8).numpy().tobytes()]
+        tensors.append((start + 6, row))
+        start += 6 + len(parts[-1])
+    path.write_bytes(b"".join(parts))
+    file = File(path)
+    return [StoredTensor(file, start, row.dtype, tuple(row.shape)) for start, row in tensors]
+
+
+@pytest.fixture(params=["in memory", "in a file"])
+def held(request, tmp_path):
+    """Where the experts' weights are."""
+    return list if request.param == "in memory" else lambda rows: in_file(tmp_path / "w", rows)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_subtract_is_the_float32_difference(way, dtype, width):
-    stored, base = normal(3, width).to(dtype), normal(width, seed=1)
-    out = torch.empty(3, width)
-    total = elementwise.subtract(stored, base, out)
-    expected = stored.float().numpy() - base.numpy()
+@pytest.mark.parametrize("at", [slice(0, 1), slice(511, 9000), slice(512, 150_000)])
+def test_subtract_is_the_float32_difference(way, held, dtype, at):
+    width = at.stop - at.start
+    stored, base = normal(3, 150_000).to(dtype), normal(width, seed=1)
+    out, total = torch.empty(3, width), torch.empty(width)
+    told = elementwise.subtract(held(stored), at, base, out)
+    expected = stored[:, at].float().numpy() - base.numpy()
     assert np.array_equal(out.numpy(), expected)
-    assert total == pytest.approx(expected.astype(float).sum(), abs=1e-3)
+    assert told == pytest.approx(expected.astype(float).sum(), abs=0.05)
+    told = elementwise.subtract_and_add_up(held(stored), at, base, total)
+    assert np.array_equal(total.numpy(), expected[0] + expected[1] + expected[2])
+    assert told == pytest.approx(expected.astype(float).sum(), abs=0.05)
 
 
-def test_subtract_takes_every_bfloat16(way):
+def test_every_bfloat16_is_read(tmp_path):
     """All 65536 of them: zeros of both signs, subnormal numbers, the largest, infinities, NaN."""
-    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)[None]
-    out = torch.empty(1, 1 << 16)
-    elementwise.subtract(every, torch.zeros(1 << 16), out)
-    assert np.array_equal(out.numpy(), every.float().numpy(), equal_nan=True)
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)
+    (stored,) = in_file(tmp_path / "w", every[None])
+    for start in range(0, 1 << 16, 1 << 8):  # in most of these chunks all are finite
+        at, out = slice(start, start + 256), torch.empty(1, 256)
+        elementwise.subtract([stored], at, torch.zeros(256), out)
+        assert np.array_equal(out[0].numpy(), every[at].float().numpy(), equal_nan=True)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_sum_tells_of_every_value_that_is_not_finite(way, dtype, value):
-    for place in (0, 4095, 4096, 8999):
-        stored = normal(2, 9000).to(dtype)
+def test_the_sum_tells_of_every_value_that_is_not_finite(way, held, dtype, value):
+    for place in (0, 65_535, 65_536, 149_999):
+        stored = normal(2, 150_000).to(dtype)
         stored[1, place] = value
-        total = elementwise.subtract(stored, torch.zeros(9000), torch.empty(2, 9000))
-        assert not np.isfinite(total)
+        weights, whole = held(stored), slice(0, 150_000)
+        for what, shape in (
+            (elementwise.subtract, (2, 150_000)),
+            (elementwise.subtract_and_add_up, (150_000,)),
+        ):
+            total = what(weights, whole, torch.zeros(150_000), torch.empty(shape))
+            assert not np.isfinite(total)
+
+
+def test_a_file_that_became_shorter_is_named(way, tmp_path):
+    weights = in_file(tmp_path / "w", normal(2, 9000).bfloat16())
+    (tmp_path / "w").write_bytes(b"\0" * 1000)
+    for what, shape in (
+        (elementwise.subtract, (2, 9000)),
+        (elementwise.subtract_and_add_up, (9000,)),
+    ):
+        with pytest.raises(Refusal, match="w: shorter than it was"):
+            what(weights, slice(0, 9000), torch.zeros(9000), torch.empty(shape))
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -79,7 +79,7 @@ def test_zero_stays_zero():
 @pytest.mark.parametrize("shape", SHAPES[:3])
 @pytest.mark.parametrize("sigma", SPECTRA.values(), ids=SPECTRA)
 def test_left_vectors_are_as_orthogonal_as_the_bound_says(shape, sigma):
-    """rows * eps * (sigma_1 / sigma_s)^2, by which most matrices are spared a closer look."""
+    """By rows * eps * (sigma_1 / sigma_s)^2, which spares most matrices a closer look."""
     a = matrix(shape, sigma)
     found = linalg.spectrum(torch.from_numpy(a))
     tall, vectors = found._tall.numpy(), found._vectors.numpy()

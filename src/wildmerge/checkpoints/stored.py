@@ -79,12 +79,24 @@ class StoredTensor:
             return self._gather(index)
         begin, end, _ = index.indices(self.numel())
         piece = torch.empty(max(end - begin, 0), dtype=self.dtype)
-        self.read(begin, piece)
+        file, position = self.place(slice(begin, end))
+        view = memoryview(piece.view(torch.uint8).numpy())
+        while view:
+            count = os.preadv(file, [view], position)
+            if not count:
+                raise Refusal(f"{self._file.path}: shorter than it was; fetch the checkpoint again")
+            view, position = view[count:], position + count
         return piece
 
-    def read(self, begin: int, out: Tensor) -> None:
-        """Fill `out`, a contiguous tensor (c,) of the same dtype, from element `begin` on."""
-        self._read(memoryview(out.view(torch.uint8).numpy()), begin * self.dtype.itemsize)
+    def place(self, at: slice) -> tuple[int, int]:
+        """Return the file descriptor and the byte where a slice starts, which is read ahead."""
+        size = self.dtype.itemsize
+        begin, end = at.start * size, at.stop * size
+        if end > self._advised:  # once in every few slices
+            self._advised = min(end + _AHEAD, self.numel() * size)
+            length = self._advised - begin
+            os.posix_fadvise(self._file.number, self._start + begin, length, os.POSIX_FADV_WILLNEED)
+        return self._file.number, self._start + begin
 
     def _gather(self, places: Tensor) -> Tensor:
         """Read all of the tensor: with places in most pages, less than to fault them in one by one."""
@@ -96,29 +108,6 @@ class StoredTensor:
             if len(part)
         ]
         return torch.cat(found) if found else torch.empty(0, dtype=self.dtype)
-
-    def _read(self, view: memoryview, offset: int) -> None:
-        end = offset + len(view)
-        if end > self._advised:  # once in every few pieces
-            self._advised = min(end + _AHEAD, self.numel() * self.dtype.itemsize)
-            length = self._advised - offset
-            os.posix_fadvise(
-                self._file.number, self._start + offset, length, os.POSIX_FADV_WILLNEED
-            )
-        position = self._start + offset
-        while view:
-            count = os.preadv(self._file.number, [view], position)
-            if not count:
-                raise Refusal(f"{self._file.path}: shorter than it was; fetch the checkpoint again")
-            view, position = view[count:], position + count
-
-
-def read(tensor: Tensor | StoredTensor, at: slice, out: Tensor) -> None:
-    """Copy the elements of a slice to `out` (c,), converted to its dtype and moved to its device."""
-    if isinstance(tensor, StoredTensor) and (tensor.dtype, "cpu") == (out.dtype, out.device.type):
-        tensor.read(at.start, out)
-    else:
-        out.copy_(tensor[at])
 
 
 def flat(tensor: Tensor | StoredTensor) -> Tensor | StoredTensor:

@@ -1,38 +1,60 @@
-"""What is done to chunks of task vectors: by compiled loops on a CPU, by torch on a GPU.
+"""What is done to chunks of task vectors: by compiled loops on a CPU, by torch elsewhere.
 
 A chunk has shape (n, c), one row an expert. The two ways give the same numbers, up to the order in
-which inner products are summed.
+which they sum. The loops also read: bfloat16 weights in files are used as they arrive.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wildmerge.checkpoints.stored import StoredTensor
+
 BLOCK = 1 << 9
 """Chunks start at multiples of this, so that sums over a chunk group the same elements, whatever the
 size of a chunk."""
 
+Weights = Sequence[Tensor | StoredTensor]
+"""The flattened weights of some experts."""
 
-def subtract(stored: Tensor, base: Tensor, out: Tensor) -> float:
-    """Write stored weights minus the base, in float32, to `out`.
+
+def subtract(experts: Weights, at: slice, base: Tensor, out: Tensor) -> float:
+    """Write a chunk of the task vectors to `out`.
 
     Args:
-        stored: weights of the experts, (n, c), of any float dtype; may be `out`.
-        base: the base's, (c,) float32.
+        experts: n flattened tensors of any float dtypes.
+        at: the elements of the chunk.
+        base: the same elements of the base, (c,) float32.
         out: receives the task vectors, (n, c) float32.
 
     Returns:
         The sum of `out`: not finite when one of them is not.
     """
-    if stored.dtype == torch.bfloat16 and (loops := _loops(stored)):
-        bits = stored.view(torch.uint16).numpy()
-        return float(loops.subtract(bits, base.numpy(), out.numpy()))
-    return float(torch.sub(stored, base, out=out).sum())
+    if (loops := _loops(out)) and (places := _places(experts, at)):
+        total = float(loops.subtract(*places, base.numpy(), out.numpy()))
+        if math.isfinite(total):
+            return total  # else: the other way tells what could not be read
+    for row, expert in zip(out.unbind(), experts, strict=True):
+        row.copy_(expert[at].to(row.device))
+    return float(out.sub_(base).sum())
+
+
+def subtract_and_add_up(experts: Weights, at: slice, base: Tensor, out: Tensor) -> float:
+    """Write the sum of a chunk of the task vectors to `out` (c,); else as `subtract`."""
+    loops, places = _loops(out), _places(experts, at)
+    if not (loops and places and loops.add_up(*places, base.numpy(), out.numpy())):
+        deltas = torch.empty(len(experts), len(out), device=out.device)
+        subtract(experts, at, base, deltas)
+        add_up(deltas, out=out)
+    return float(out.sum())
 
 
 def add_up(deltas: Tensor, out: Tensor | None = None) -> Tensor:
@@ -105,3 +127,11 @@ def _loops(tensor: Tensor) -> ModuleType | None:
     from wildmerge.merging import loops
 
     return loops
+
+
+def _places(experts: Weights, at: slice) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return files and bytes where a chunk starts, if all experts are bfloat16 in files."""
+    if not all(isinstance(e, StoredTensor) and e.dtype == torch.bfloat16 for e in experts):
+        return None
+    places = np.array([e.place(at) for e in experts if isinstance(e, StoredTensor)], np.int64)
+    return places[:, 0].copy(), places[:, 1].copy()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from wildmerge import methods
@@ -24,7 +23,7 @@ from wildmerge.checkpoints.tensors import FLOATS, Checkpoint
 from wildmerge.checkpoints.writer import NAMES, Writer, new_folder
 from wildmerge.merging import card, linalg
 from wildmerge.merging.spectra import Spectra
-from wildmerge.merging.task_vectors import TaskVectors, Update
+from wildmerge.merging.task_vectors import TaskVectors
 from wildmerge.studies.recipe import Recipe
 
 Report = dict[str, Any]
@@ -174,20 +173,11 @@ class _Engine:
         result = self.function(vectors)
         update, facts = result if isinstance(result, tuple) else (result, {})
         squares = 0.0
-        for at, part in _parts(vectors, update):
+        for at, part in vectors.apply(update):
             squares += float(part.dot(part))
             writer.write(name, at.start, vectors.base_chunk(at).add(part).to(self.dtype))
         writer.finish(name)
         return {"norm": math.sqrt(squares), **facts}
-
-
-def _parts(vectors: TaskVectors, update: Update) -> Any:
-    """Yield (place, update chunk as float32) for either form of an update."""
-    if isinstance(update, Tensor):
-        flat = update.reshape(-1)
-        yield from ((at, flat[at]) for at in vectors.places())
-    else:
-        yield from ((at, update(deltas, at)) for at, deltas in vectors.chunks())
 
 
 def _report(

@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Places = NDArray[np.int64]
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
-_TILE = 4096
+_TILE = 1 << 12
 """Columns that are worked on at once: some float32 rows of them fit the first or second cache."""
+_PIECE = 1 << 16
+"""Weights that are read at once: they are still in the second cache when they are used."""
 
 
 def _compiled(reassociate: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -37,20 +40,62 @@ def _compiled(reassociate: bool = False) -> Callable[[Callable[..., Any]], Calla
     return decorate
 
 
+_pread = numba.types.ExternalFunction(  # of the C library: reading needs no Python, either
+    "pread",
+    numba.types.intp(numba.types.int32, numba.types.uintp, numba.types.uintp, numba.types.int64),
+)
+
+
+@_compiled()
+def _read(file: int, offset: int, bits: NDArray[np.uint16]) -> bool:
+    """Fill `bits` from a file; tell whether it could be done."""
+    done, size = 0, 2 * len(bits)
+    while done < size:
+        count = _pread(file, bits.ctypes.data + done, size - done, offset + done)
+        if count <= 0:
+            return False
+        done += count
+    return True
+
+
 @_compiled(reassociate=True)
-def subtract(stored: NDArray[np.uint16], base: Floats, out: Floats) -> np.float32:
-    """Subtract `base` (c,) from bfloat16 rows given by their bits (n, c); return the sum of `out`."""
-    total = _ZERO
-    for start in range(0, len(base), _TILE):
-        origin = base[start : start + _TILE]
-        for i in range(len(stored)):
-            bits, deltas = stored[i, start : start + _TILE], out[i, start : start + _TILE]
+def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float:
+    """Read bfloat16 weights of n experts, from `offsets` (n,) of `files` (n,), and subtract `base` (c,).
+
+    Returns:
+        The sum of `out` (n, c): not finite when an element is not, or when something cannot be read.
+    """
+    total, bits = _ZERO, np.empty(_PIECE, np.uint16)
+    for start in range(0, len(base), _PIECE):
+        origin = base[start : start + _PIECE]
+        for i in range(len(files)):
+            deltas, stored = out[i, start : start + _PIECE], bits[: len(origin)]
+            if not _read(files[i], offsets[i] + 2 * start, stored):
+                return np.nan
             for j in range(len(origin)):
                 # the upper half of a float32 is a bfloat16
-                value = np.uint32(np.uint32(bits[j]) << np.uint32(16)).view(np.float32)
+                value = np.uint32(np.uint32(stored[j]) << np.uint32(16)).view(np.float32)
                 deltas[j] = value - origin[j]
                 total += deltas[j]
     return total
+
+
+@_compiled()
+def add_up(files: Places, offsets: Places, base: Floats, out: Floats) -> bool:
+    """The same, but write the sum of the task vectors to `out` (c,); tell whether all could be read."""
+    bits = np.empty(_PIECE, np.uint16)
+    for start in range(0, len(base), _PIECE):
+        origin, total = base[start : start + _PIECE], out[start : start + _PIECE]
+        stored = bits[: len(origin)]
+        for j in range(len(total)):
+            total[j] = _ZERO
+        for i in range(len(files)):
+            if not _read(files[i], offsets[i] + 2 * start, stored):
+                return False
+            for j in range(len(origin)):
+                value = np.uint32(np.uint32(stored[j]) << np.uint32(16)).view(np.float32)
+                total[j] += value - origin[j]
+    return True
 
 
 @_compiled(reassociate=True)
@@ -59,15 +104,20 @@ def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None
     n = len(deltas)
     for start in range(0, deltas.shape[1] // block * block, block):
         for i in range(n):
-            one = deltas[i, start : start + block]
-            for k in range(i + 1):
-                other = deltas[k, start : start + block]
-                product = _ZERO
-                for j in range(len(one)):
-                    product += one[j] * other[j]
-                out[i, k] += product
-                if k < i:
-                    out[k, i] += product
+            row = deltas[i, start : start + block]
+            for k in range(0, i + 1, 2):  # two at once: a row is loaded for both
+                after = min(k + 1, i)
+                one, other = deltas[k, start : start + block], deltas[after, start : start + block]
+                first = second = _ZERO
+                for j in range(len(row)):
+                    first += row[j] * one[j]
+                    second += row[j] * other[j]
+                out[i, k] += first
+                if after > k:
+                    out[i, after] += second
+    for i in range(n):
+        for k in range(i):
+            out[k, i] = out[i, k]
 
 
 @_compiled()

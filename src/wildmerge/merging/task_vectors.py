@@ -1,32 +1,42 @@
 """What a merge method sees: the task vectors of one tensor, read lazily from base and experts.
 
-A method gets a `TaskVectors` and returns an update to the base, in one of two forms:
+A method gets a `TaskVectors` and returns an update to the base, in one of three forms:
 
-- a float32 tensor of the tensor's shape (methods that need the whole matrix at once), or
+- a float32 tensor of the tensor's shape (methods that need the whole matrix at once),
+- a `Sum`: a multiple of the sum of the task vectors, or
 - an elementwise rule: a function that maps a chunk of the task vectors, float32 of shape
   (n_experts, c), and the chunk's place in the flattened tensor to the chunk of the update, shape (c,).
   The engine applies it chunk by chunk, so that no stack of n full tensors ever exists. The chunk is
   the rule's own: it may be overwritten.
 
-Either may be returned alone or with a dictionary of facts for the merge report.
+Each may be returned alone or with a dictionary of facts for the merge report.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wildmerge.checkpoints.stored import StoredTensor, flat, read
+from wildmerge.checkpoints.stored import StoredTensor, flat
 from wildmerge.errors import Refusal
-from wildmerge.merging.elementwise import BLOCK, add_up, subtract
+from wildmerge.merging.elementwise import BLOCK, subtract, subtract_and_add_up
 from wildmerge.merging.roles import role_of
 
+
+@dataclass(frozen=True)
+class Sum:
+    """An update that is a multiple of the sum of the task vectors."""
+
+    factor: float
+
+
 Rule = Callable[[Tensor, slice], Tensor]
-Update = Tensor | Rule
+Update = Tensor | Sum | Rule
 Facts = dict[str, Any]
 
 CHUNK = 15 << 17
@@ -66,7 +76,6 @@ class TaskVectors:
         self.numel = base.numel()
         self.role = role_of(name, self.shape)
         self.device = torch.device(device)
-        self._dtype = experts[0].dtype if len({t.dtype for t in experts}) == 1 else torch.float32
         self.epsilon = max(torch.finfo(t.dtype).eps for t in experts)
         self.factors = factors
         self._base = flat(base)
@@ -118,20 +127,20 @@ class TaskVectors:
     def _chunks(
         self, experts: Sequence[Tensor | StoredTensor], sources: Sequence[str]
     ) -> Iterator[tuple[slice, Tensor]]:
-        size = len(experts) * min(self._chunk, self.numel)
-        buffer = torch.empty(size, device=self.device)
-        # 16-bit weights are converted as they are subtracted; a GPU is sent half as much
-        short = self._dtype in (torch.bfloat16, torch.float16)
-        stored = torch.empty(size, dtype=self._dtype, device=self.device) if short else buffer
+        buffer = torch.empty(len(experts) * min(self._chunk, self.numel), device=self.device)
         for at in self.places():
-            size = len(experts) * (at.stop - at.start)
-            rows, deltas = (held[:size].view(len(experts), -1) for held in (stored, buffer))
-            for row, expert in zip(rows.unbind(), experts, strict=True):
-                read(expert, at, row)
-            total = subtract(rows, self.base_chunk(at), out=deltas)
-            if not (self._finite or math.isfinite(total)):
-                self._refuse_not_finite(at, experts, sources)
+            deltas = buffer[: len(experts) * (at.stop - at.start)].view(len(experts), -1)
+            total = subtract(experts, at, self.base_chunk(at), out=deltas)
+            self._check(total, at, experts, sources)
             yield at, deltas
+
+    def sums(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (place, sum of the task vectors of shape (c,), float32) over the flattened tensor."""
+        for at in self.places():
+            chunk = torch.empty(at.stop - at.start, device=self.device)
+            total = subtract_and_add_up(self._experts, at, self.base_chunk(at), out=chunk)
+            self._check(total, at, self._experts, self._sources[1:])
+            yield at, chunk
 
     def chunk(self, index: int, at: slice) -> Tensor:
         """Return elements `at` of one expert's flattened task vector, float32, shape (c,)."""
@@ -160,21 +169,37 @@ class TaskVectors:
         deltas = torch.stack([expert[places].float() for expert in self._experts]).sub_(base)
         return deltas.to(self.device)
 
-    def materialise(self, rule: Rule) -> Tensor:
-        """Apply an elementwise rule to the whole tensor: float32 of the tensor's shape."""
-        update = torch.empty(self.numel, device=self.device)
-        for at, deltas in self.chunks():
-            update[at] = rule(deltas, at)
-        return update.reshape(self.shape)
+    def apply(self, update: Update) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (place, chunk of the update of shape (c,), float32) for any form of an update."""
+        if isinstance(update, Tensor):
+            flattened = update.reshape(-1)
+            yield from ((at, flattened[at]) for at in self.places())
+        elif isinstance(update, Sum):
+            yield from ((at, chunk.mul_(update.factor)) for at, chunk in self.sums())
+        else:
+            yield from ((at, update(deltas, at)) for at, deltas in self.chunks())
+
+    def materialise(self, update: Update) -> Tensor:
+        """Apply an update to the whole tensor: float32 of the tensor's shape."""
+        whole = torch.empty(self.numel, device=self.device)
+        for at, chunk in self.apply(update):
+            whole[at] = chunk
+        return whole.reshape(self.shape)
 
     def total(self) -> Tensor:
         """Return the sum of all task vectors, float32 of the tensor's shape."""
-        return self.materialise(lambda deltas, at: add_up(deltas))
+        return self.materialise(Sum(1.0))
 
-    def _refuse_not_finite(
-        self, at: slice, experts: Sequence[Tensor | StoredTensor], sources: Sequence[str]
+    def _check(
+        self,
+        total: float,
+        at: slice,
+        experts: Sequence[Tensor | StoredTensor],
+        sources: Sequence[str],
     ) -> None:
-        # a sum is not finite when one element is not, and seldom when all are: only this look is exact
+        """Refuse NaN and Inf: a sum that is finite tells of none, one that is not asks for a look."""
+        if self._finite or math.isfinite(total):
+            return
         named = zip([self._sources[0], *sources], [self._base, *experts], strict=True)
         for source, tensor in named:
             if not torch.isfinite(tensor[at]).all():
@@ -184,7 +209,6 @@ class TaskVectors:
                 )
 
 
-def mean(deltas: Tensor, at: slice) -> Tensor:
-    """Return the mean of the task vectors: the rule for tensors that a matrix method leaves out."""
-    del at
-    return add_up(deltas).div_(len(deltas))
+def mean(vectors: TaskVectors) -> Sum:
+    """Return the mean of the task vectors: the update of tensors that a matrix method leaves out."""
+    return Sum(1 / len(vectors))

@@ -31,7 +31,7 @@ def iso_c(
         directions outside of that rank).
     """
     if not vectors.is_matrix:
-        return mean, {}
+        return mean(vectors), {}
     spectrum = linalg.spectrum(vectors.total())
     rank = linalg.rank(spectrum.sigma, vectors, summed=len(vectors))
     flat = torch.full_like(spectrum.sigma, float(spectrum.sigma.mean()))

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from wildmerge.merging import linalg
-from wildmerge.merging.task_vectors import Facts, Rule, TaskVectors, Update
+from wildmerge.merging.task_vectors import Facts, TaskVectors, Update
 from wildmerge.methods import NullSpace, Share, Threshold, Weights
 from wildmerge.methods.task_arithmetic import task_arithmetic
 from wildmerge.methods.ties import ties
@@ -47,7 +47,7 @@ def ties_sb(
 
 
 def _boost(
-    inner: Rule, vectors: TaskVectors, beta: float, null_space: NullSpace
+    inner: Update, vectors: TaskVectors, beta: float, null_space: NullSpace
 ) -> tuple[Update, Facts]:
     """Raise every singular value to the first at which the cumulated share reaches beta.
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from wildmerge.merging.elementwise import add_up
-from wildmerge.merging.task_vectors import Rule, TaskVectors
+from wildmerge.merging.task_vectors import Rule, Sum, TaskVectors
 from wildmerge.methods import Weights
 
 
@@ -21,7 +21,7 @@ def task_arithmetic(
     scale: Literal["mean", "sum"] = "mean",
     lambda_: float = 1.0,
     weights: Weights | None = None,
-) -> Rule:
+) -> Sum | Rule:
     """Mean or sum of the task vectors, times lambda.
 
     Args:
@@ -31,11 +31,11 @@ def task_arithmetic(
         weights: one weight an expert, shape (n,); under "mean" they are divided by their sum.
 
     Returns:
-        An elementwise rule.
+        A multiple of the sum, or an elementwise rule where the weights differ.
     """
     w = weights or [1.0] * len(vectors)
     total = sum(w) if scale == "mean" else 1.0
     if len(set(w)) == 1:
-        return lambda deltas, at: add_up(deltas).mul_(lambda_ * w[0] / total)
+        return Sum(lambda_ * w[0] / total)
     factors = torch.tensor([lambda_ * x / total for x in w], device=vectors.device)[:, None]
     return lambda deltas, at: add_up(deltas.mul_(factors))

@@ -32,7 +32,7 @@ def tsv_m(
         (share of the update's energy outside of the span of those directions).
     """
     if not vectors.is_matrix:
-        return mean, {}
+        return mean(vectors), {}
     k = min(vectors.shape) // len(vectors)
     parts = [leading(vectors, i) for i in range(len(vectors))]
     u, s, v = (torch.cat([part[:k] for part in factor]) for factor in zip(*parts, strict=True))
