@@ -46,11 +46,11 @@ def run() -> NoReturn:
     """Run the command line as a process of its own, which starts soon and leaves at once.
 
     Importing torch makes hundreds of thousands of objects that stay; looking for garbage among them
-    every 700 takes a fifth of the time. Python's own way out takes torch apart piece by piece, which
+    every 700 takes a tenth of the time. Python's own way out takes torch apart piece by piece, which
     costs half a second that no one needs: what was to be kept is on the disk by then, and the system
     takes the memory back.
     """
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(1_000_000, 50, 100)
     code = main()
     atexit._run_exitfuncs()
     sys.stdout.flush()
