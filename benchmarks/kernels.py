@@ -17,6 +17,8 @@ from wildmerge.merging import linalg
 
 def main() -> None:
     """Time the kernels of the matrix methods against `torch.linalg.svd` on a GPU."""
+    if not torch.cuda.is_available():
+        raise SystemExit("torch sees no GPU here")
 
     def timed(function: Any, matrix: Any) -> float:
         function(matrix)

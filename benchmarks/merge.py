@@ -2,7 +2,7 @@
 
     python benchmarks/merge.py [--methods task_arithmetic,model_stock,ties] [--n 2,6,12] [--rounds 3]
         [--layers 28 | --embedding] [--threads 2] [--cold] [--without-mergekit]
-        [--work results/benchmarks] [--json FILE] | --gpu
+        [--work results/benchmarks] [--json FILE] [--gpu]
 
 Makes a synthetic base and twelve experts (Qwen3-0.6B shapes, 473 million weights in bfloat16) and an
 environment with mergekit once, in the work folder. Each round runs every contender in turn, each in a
@@ -11,7 +11,8 @@ and mergekit for the methods it has. The matrix methods run on one thread agains
 plain `torch.linalg.svd` in float32 and in float64 in place of our linear algebra; TSV-M also from
 stored spectra. Prints medians of wall and CPU seconds, start-up included, peak anonymous and resident
 memory, and ratios. With `--cold` every run starts without the files in the page cache, as for models
-that are larger than the memory.
+that are larger than the memory. `--gpu` times the kernels of the matrix methods first, then whole merges
+on the GPU.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main() -> None:
     if options.gpu:
         import kernels
 
-        return kernels.main()
+        kernels.main()
     names = EMBEDDING if options.embedding else shapes(options.layers)
     folder = "embedding" if options.embedding else f"models-{options.layers}"
     models = make_models(options.work / folder, names, max(options.n))
@@ -73,7 +74,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--threads", type=int, default=2, help="of the elementwise methods")
     parser.add_argument("--embedding", action="store_true", help="one 128256 x 4096 tensor instead")
-    parser.add_argument("--gpu", action="store_true", help="time the kernels on a GPU instead")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU; its kernels first")
     parser.add_argument("--cold", action="store_true", help="from the disk; needs root")
     parser.add_argument("--without-mergekit", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("results/benchmarks"))
@@ -96,17 +97,19 @@ def contenders(
     out = str(models / "out")
     itself = [sys.executable, str(Path(__file__))]
     runs = {"floor": [*itself, "--child", "floor", str(recipe), out]}
-    if method in MATRIX:
+    if method in MATRIX and not options.gpu:
         for what in ("ours", "plain32", "plain64", *(["spectra"] if method == "tsv_m" else [])):
             runs[what] = [*itself, "--child", what, str(recipe), out]
         return runs
     command = [sys.executable, "-m", "wildmerge.cli", "merge", str(recipe), "--out", out]
-    runs["ours"] = [*command, "--device", "cpu", "--threads", str(options.threads)]
-    if mergekit:
+    runs["ours"] = [*command, "--threads", str(options.threads)]
+    runs["ours"] += ["--device", "cuda" if options.gpu else "cpu"]
+    if mergekit and method not in MATRIX:
         theirs = models / f"mergekit-{method}-{n}.yaml"
         theirs.write_text(mergekit_config(method, str(models / "base"), experts))
         runs["mergekit"] = [str(mergekit / "bin/mergekit-yaml"), str(theirs), out]
         runs["mergekit"] += ["--no-copy-tokenizer", "--lazy-unpickle"]
+        runs["mergekit"] += ["--cuda"] if options.gpu else []
     return runs
 
 
