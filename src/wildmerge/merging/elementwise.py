@@ -131,7 +131,8 @@ def _loops(tensor: Tensor) -> ModuleType | None:
 
 def _places(experts: Weights, at: slice) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Return files and bytes where a chunk starts, if all experts are bfloat16 in files."""
-    if not all(isinstance(e, StoredTensor) and e.dtype == torch.bfloat16 for e in experts):
+    stored = [e for e in experts if isinstance(e, StoredTensor) and e.dtype == torch.bfloat16]
+    if len(stored) < len(experts):
         return None
-    places = np.array([e.place(at) for e in experts if isinstance(e, StoredTensor)], np.int64)
-    return places[:, 0].copy(), places[:, 1].copy()
+    files, offsets = zip(*(tensor.place(at) for tensor in stored), strict=True)
+    return np.array(files, np.int64), np.array(offsets, np.int64)
