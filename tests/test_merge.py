@@ -66,6 +66,28 @@ def test_the_same_bytes_with_one_and_two_threads_and_any_chunk(method, tiny, tmp
     assert digests[0] == digests[1] == digests[2] == digests[3]
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "model_stock", "ties"])
+def test_the_same_bytes_of_tensors_of_many_chunks(method, tmp_path):
+    """Large enough for inner products in blocks and pieces of a file; its last chunk is a short one."""
+    generator = torch.Generator().manual_seed(0)
+    folders = [tmp_path / name for name in ("base", "one", "two", "three")]
+    base = 0.02 * torch.randn(701, 509, generator=generator)
+    for index, folder in enumerate(folders):
+        step = 5e-4 * torch.randn(base.shape, generator=generator) * (index > 0)
+        folder.mkdir()
+        save_file(
+            {"model.embed_tokens.weight": (base + step).bfloat16()}, folder / "model.safetensors"
+        )
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    names = list(map(str, folders))
+    made = Recipe(base=names[0], experts=tuple(names[1:]), method=method)
+    digests = []
+    for name, (threads, chunk) in {"a": (1, None), "b": (2, 512), "c": (2, 100_000)}.items():
+        merge(made, tmp_path / name, threads=threads, chunk=chunk, progress=False)
+        digests.append(weights_digest(tmp_path / name))
+    assert digests[0] == digests[1] == digests[2]
+
+
 def test_weights_are_base_plus_update_rounded_once(tiny, tmp_path):
     report = merge(recipe(tiny, "ties"), tmp_path / "merged", progress=False)
     base = load_file(tiny.base / "model.safetensors")
