@@ -131,8 +131,7 @@ def child(options: argparse.Namespace) -> None:
         return read_and_write([content["base"], *content["experts"]], Path(out))
     import torch
 
-    from wildmerge.merging import elementwise, linalg, spectra
-    from wildmerge.merging.engine import write_model  # not timed
+    from wildmerge.merging import elementwise, engine, linalg, spectra  # importing is not timed
     from wildmerge.merging.merge import merge
     from wildmerge.studies.recipe import Recipe
 
@@ -145,8 +144,8 @@ def child(options: argparse.Namespace) -> None:
         for expert, file in stored.items():
             if not file.exists():
                 spectra.compute(content["base"], expert, file)
-    assert write_model
-    elementwise.elect(torch.zeros(1, 1), [1.0])  # loads the compiled loops: not timed
+    assert engine
+    elementwise.elect(torch.zeros(1, 1), [1.0])  # nor is loading the compiled loops
     started = (time.monotonic(), time.process_time())
     merge(Recipe(**content), Path(out), spectra=stored, threads=1, progress=False)
     spent = {"wall": time.monotonic() - started[0], "cpu": time.process_time() - started[1]}
