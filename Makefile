@@ -4,7 +4,7 @@
 # make test-slow   kills at ten moments of a study, and other tests of minutes
 # make test-slurm  a study on a real SLURM of one node, made from Debian's packages (as root)
 # make test-vllm   the real vLLM engine on a CPU, in an environment of its own (.venv-vllm, 4.1 GB)
-# make lint        ruff, snakefmt, mypy, notebooks without outputs, the JSON schema up to date
+# make lint        ruff, snakefmt, the order of imports, mypy, notebooks without outputs, the JSON schema up to date
 # make lock        resolve pyproject.toml anew into requirements.lock
 # make clean       remove results that can be made again (results/published stays)
 #
@@ -67,6 +67,7 @@ lint: install
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
+	lint-imports
 	mypy
 	nbstripout --verify notebooks/*.ipynb
 	wildmerge schema | diff - config/study.schema.json

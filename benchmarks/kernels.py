@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wildmerge.merging import linalg
+from wildmerge.vectors import linalg
 
 
 def main() -> None:

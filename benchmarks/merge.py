@@ -131,9 +131,9 @@ def child(options: argparse.Namespace) -> None:
         return read_and_write([content["base"], *content["experts"]], Path(out))
     import torch
 
-    from wildmerge.merging import elementwise, engine, linalg, spectra  # importing is not timed
     from wildmerge.merging.merge import merge
-    from wildmerge.studies.recipe import Recipe
+    from wildmerge.study.recipe import Recipe
+    from wildmerge.vectors import elementwise, engine, linalg, spectra  # importing is not timed
 
     if what.startswith("plain"):
         linalg.spectrum = lambda matrix: PlainSpectrum(matrix, what == "plain64")  # type: ignore[assignment]

@@ -43,7 +43,7 @@ if "run" in sys.orig_argv:
         def check(self, benchmarks): pass
 
         def score(self, model, items, **callbacks):
-            from wildmerge.files import write_json
+            from wildmerge.storage.files import write_json
             time.sleep({STAND_IN} / 2)
             for item in items:
                 seed = hash((model.name, item.benchmark.task)) % 7
@@ -74,7 +74,7 @@ if "run" in sys.orig_argv:
     class Item:
         def __init__(self, benchmark, evaluation_id, path):
             self.benchmark, self.evaluation_id, self.path = benchmark, evaluation_id, path
-    replace("wildmerge.scoring.evaluate", Session=Session, Item=Item)
+    replace("wildmerge.scoring.session", Session=Session, Item=Item)
 """
 
 

@@ -30,8 +30,8 @@ import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager, get_task_dict
 
-from wildmerge.scoring.prefix import PrefixLM, TokenCounts
-from wildmerge.scoring.task_sources import include_paths
+from wildmerge.scoring.prefix.backend import PrefixLM, TokenCounts
+from wildmerge.tasks.sources import include_paths
 
 MMLU = ["mmlu_anatomy", "mmlu_econometrics"]
 # label, stock task, number of examples in the prompt, whether all items have the same examples

@@ -47,8 +47,8 @@ def measure(options: argparse.Namespace) -> tuple[int, int, int]:
     """Return the peak in bytes, the largest pass and the number of passes under one budget."""
     import torch
 
-    from wildmerge.scoring.prefix import PrefixLM
-    from wildmerge.scoring.requests import TokenRequests
+    from wildmerge.scoring.prefix.backend import PrefixLM
+    from wildmerge.scoring.prefix.requests import TokenRequests
 
     torch.set_num_threads(1)
     lm = PrefixLM(

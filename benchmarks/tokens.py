@@ -31,11 +31,11 @@ import torch
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
-from wildmerge.files import write_atomically
-from wildmerge.scoring.memory import pass_costs
-from wildmerge.scoring.request_tree import plan_passes
-from wildmerge.scoring.requests import TokenRequests, tokenise
-from wildmerge.scoring.task_sources import data_folders, include_paths
+from wildmerge.scoring.prefix.memory import pass_costs
+from wildmerge.scoring.prefix.request_tree import plan_passes
+from wildmerge.scoring.prefix.requests import TokenRequests, tokenise
+from wildmerge.storage.files import write_atomically
+from wildmerge.tasks.sources import data_folders, include_paths
 
 BENCHMARKS = (
     "arc_easy arc_challenge hellaswag winogrande boolq piqa openbookqa commonsense_qa headqa prost "

@@ -6,8 +6,8 @@ Repositories are the study's and shapes those of the four bases; commits, files 
 import hashlib
 from typing import Any
 
-from wildmerge.studies.lock import Lock
-from wildmerge.studies.study import Study
+from wildmerge.planning.lock import Lock
+from wildmerge.study.file import Study
 
 SHAPES = {  # config.json of each base, as far as shapes follow from it
     "meta-llama/Llama-3.2-3B-Instruct": {

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from wildmerge.checkpoints.opening import holds_adapter, open_checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.merging.merge import merge
-from wildmerge.studies.recipe import Recipe
+from wildmerge.study.recipe import Recipe
 
 ATTENTION = ["q_proj", "v_proj"]
 PLAIN = {"r": 4, "lora_alpha": 12, "target_modules": ATTENTION}

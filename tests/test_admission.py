@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from mini_study import make_study
 from test_adapters import PLAIN, make_adapter
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
 from wildmerge.jobs.run import run_job
-from wildmerge.studies.admission import admit
-from wildmerge.studies.lock import Lock, lock_path, make_lock
-from wildmerge.studies.models import list_jobs, list_models, list_tests
-from wildmerge.studies.study import load_study
+from wildmerge.planning.admission import admit
+from wildmerge.planning.lock import Lock, lock_path, make_lock
+from wildmerge.planning.models import list_jobs, list_models, list_tests
+from wildmerge.study.file import load_study
 
 EXPERT = "checkpoints/llama/expert1"
 MISSING = "tensor model.norm.weight of the base is missing"

@@ -11,7 +11,7 @@ import torch
 
 from wildmerge.checkpoints.stored import File, StoredTensor
 from wildmerge.errors import Refusal
-from wildmerge.merging import elementwise
+from wildmerge.vectors import elementwise
 
 WIDTHS = [1, 511, 512, 5000, 9000]
 
@@ -162,7 +162,7 @@ def test_loops_give_the_same_in_every_thread():
 def test_loops_are_compiled_without_a_place_to_keep_them():
     """As in a container whose folders may not be written to."""
     code = (
-        "import torch; from wildmerge.merging import elementwise\n"
+        "import torch; from wildmerge.vectors import elementwise\n"
         "print(elementwise.inner_products(torch.ones(2, 1024)).tolist())"
     )
     nowhere = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "_IPythonCacheLocator"}

@@ -9,12 +9,12 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from mini_study import make_task
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
-from wildmerge.scoring.evaluate import Item, Session
 from wildmerge.scoring.progress import RequestsBar
-from wildmerge.scoring.task_sources import data_folders, include_paths, stock_tasks
-from wildmerge.studies.study import Benchmark, Evaluation
+from wildmerge.scoring.session import Item, Session
+from wildmerge.study.file import Benchmark, Evaluation
+from wildmerge.tasks.sources import data_folders, include_paths, stock_tasks
 
 FEWSHOT = {"num_fewshot": 3}
 

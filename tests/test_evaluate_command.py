@@ -9,8 +9,8 @@ import time
 import pytest
 
 from mini_study import make_task
-from wildmerge.cli import main
-from wildmerge.scoring.evaluate import _unreadable
+from wildmerge.cli.main import main
+from wildmerge.scoring.session import _unreadable
 
 NAMES = [f"mini_{number}" for number in range(1, 7)]
 

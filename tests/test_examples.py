@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from examples import demo, skills, training
 from wildmerge.errors import Refusal
-from wildmerge.examples import demo, skills, training
 
 ROOT = Path(__file__).resolve().parents[1]
 

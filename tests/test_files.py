@@ -5,13 +5,13 @@ import subprocess
 import sys
 import time
 
-from wildmerge.files import held, private_folder, remove_leftovers
-from wildmerge.jobs.heartbeat import HERE
+from wildmerge.storage.files import held, private_folder, remove_leftovers
+from wildmerge.storage.heartbeat import HERE
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from wildmerge.files import held
+from wildmerge.storage.files import held
 with held(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(60)

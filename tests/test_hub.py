@@ -14,10 +14,10 @@ import torch
 from huggingface_hub import constants, scan_cache_dir
 
 from hub_server import STRANGER, TOKEN, HubServer
-from wildmerge.checkpoints import transfer
-from wildmerge.checkpoints.hub import describe, fetch, folder_of, is_hub, resolve, resolve_all
 from wildmerge.errors import Refusal
-from wildmerge.files import sha256_of
+from wildmerge.hub import transfer
+from wildmerge.hub.references import describe, fetch, folder_of, is_hub, resolve, resolve_all
+from wildmerge.storage.files import sha256_of
 
 WEIGHTS = "/model.safetensors"
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from wild import EMBEDDING, HEAD, changed, give_head, tokens_of, with_tokens
-from wildmerge.checkpoints import inspection
-from wildmerge.checkpoints.inspection import inspect, render
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
+from wildmerge.merging import inspection
+from wildmerge.merging.inspection import inspect, render
 
 
 def flat(folder):

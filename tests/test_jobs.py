@@ -12,9 +12,9 @@ import yaml
 
 from mini_study import make_study
 from wildmerge.jobs import status
-from wildmerge.studies.lock import lock_path, make_lock
-from wildmerge.studies.models import list_jobs
-from wildmerge.studies.study import load_study
+from wildmerge.planning.lock import lock_path, make_lock
+from wildmerge.planning.models import list_jobs
+from wildmerge.study.file import load_study
 
 CLI = [sys.executable, "-m", "wildmerge.cli"]
 
@@ -120,7 +120,7 @@ def test_two_studies_at_once_make_a_shared_model_once(study):
 def test_status_is_quick_and_imports_no_torch(study):
     locked(study)
     probe = (
-        "import sys; from wildmerge.cli import main; main(['status', 'study.yaml']);"
+        "import sys; from wildmerge.cli.main import main; main(['status', 'study.yaml']);"
         "print('torch' in sys.modules)"
     )
     started = time.process_time(), os.times().children_user

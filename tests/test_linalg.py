@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wildmerge.merging import linalg
+from wildmerge.vectors import linalg
 
 SHAPES = [(300, 300), (420, 300), (300, 420), (700, 24), (3, 5), (1, 7), (1, 1)]
 

@@ -9,9 +9,9 @@ import yaml
 
 from mini_study import make_study
 from wildmerge.errors import Refusal
-from wildmerge.studies.lock import Lock, check_unchanged, lock_path, make_lock
-from wildmerge.studies.models import evaluation_id, list_jobs, list_models
-from wildmerge.studies.study import load_study
+from wildmerge.planning.lock import Lock, check_unchanged, lock_path, make_lock
+from wildmerge.planning.models import evaluation_id, list_jobs, list_models
+from wildmerge.study.file import load_study
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import oracles
-from wildmerge import methods
 from wildmerge.checkpoints import writer
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
-from wildmerge.files import sha256_of
 from wildmerge.merging.merge import merge
-from wildmerge.studies.recipe import Recipe
+from wildmerge.methods import catalogue as methods
+from wildmerge.storage.files import sha256_of
+from wildmerge.study.recipe import Recipe
 
 METHODS = sorted(methods.PUBLISHED)
 
@@ -311,7 +311,7 @@ def test_a_merge_refused_by_its_headers_never_imports_torch(tiny, tmp_path):
         "import sys\n"
         "from wildmerge.errors import Refusal\n"
         "from wildmerge.merging.merge import require_mergeable\n"
-        "from wildmerge.studies.recipe import Recipe\n"
+        "from wildmerge.study.recipe import Recipe\n"
         "try:\n"
         f"    require_mergeable(Recipe(base={str(tiny.base)!r}, experts=('nowhere',), method='ties'))\n"
         "except Refusal as refusal:\n"

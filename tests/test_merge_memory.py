@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from wildmerge.merging import engine
 from wildmerge.merging.merge import merge
-from wildmerge.studies.recipe import Recipe
+from wildmerge.study.recipe import Recipe
 
 def anonymous():
     return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024

@@ -14,11 +14,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
 from wildmerge.merging.merge import merge
 from wildmerge.merging.mergekit_config import from_recipe, is_mergekit, to_recipe
-from wildmerge.studies.recipe import Recipe
+from wildmerge.study.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = (0.5, 1.0, 2.0)

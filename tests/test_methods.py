@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import oracles
-from wildmerge import methods
-from wildmerge.merging.task_vectors import TaskVectors
+from wildmerge.methods import catalogue as methods
+from wildmerge.vectors.task_vectors import TaskVectors
 
 SHAPES = {
     "tall": ("layers.0.mlp.up_proj.weight", (48, 20)),

@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load_file
 
 from mini_study import make_study
-from wildmerge import methods
 from wildmerge.errors import Refusal
 from wildmerge.merging.merge import merge
-from wildmerge.studies.lock import make_lock
-from wildmerge.studies.models import list_models
-from wildmerge.studies.recipe import Recipe
-from wildmerge.studies.study import load_study
+from wildmerge.methods import catalogue as methods
+from wildmerge.planning.lock import make_lock
+from wildmerge.planning.models import list_models
+from wildmerge.study.file import load_study
+from wildmerge.study.recipe import Recipe
 
 SOURCE = '''"""The element of largest magnitude among the task vectors."""
 
 from __future__ import annotations
 
-from wildmerge.merging.task_vectors import Rule, TaskVectors
+from wildmerge.vectors.task_vectors import Rule, TaskVectors
 
 
 def loudest(vectors: TaskVectors, *, lambda_: float = 1.0) -> Rule:

@@ -12,10 +12,10 @@ import pytest
 
 from paper_lock import PARAMETERS, make_paper_lock
 from wildmerge.errors import Refusal
-from wildmerge.scoring.task_sources import check_benchmarks, definition, stock_tasks
-from wildmerge.studies.lock import lock_path
-from wildmerge.studies.models import list_jobs, list_models
-from wildmerge.studies.study import load_study
+from wildmerge.planning.lock import lock_path
+from wildmerge.planning.models import list_jobs, list_models
+from wildmerge.study.file import load_study
+from wildmerge.tasks.sources import check_benchmarks, definition, stock_tasks
 
 ROOT = Path(__file__).parent.parent
 PAPER = ROOT / "config/paper.yaml"

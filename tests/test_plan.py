@@ -10,12 +10,12 @@ import pytest
 from mini_study import make_study
 from paper_lock import PARAMETERS, make_paper_lock
 from test_paper import PAPER
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
-from wildmerge.studies.lock import lock_path, make_lock
-from wildmerge.studies.models import list_models
-from wildmerge.studies.plan import placeholder, plan
-from wildmerge.studies.study import load_study
+from wildmerge.planning.lock import lock_path, make_lock
+from wildmerge.planning.models import list_models
+from wildmerge.planning.plan import placeholder, plan
+from wildmerge.study.file import load_study
 
 
 def line(text, start):

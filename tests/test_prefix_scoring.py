@@ -24,13 +24,13 @@ from transformers import (
 )
 
 from wildmerge.errors import Refusal
-from wildmerge.scoring.memory import pass_bytes
-from wildmerge.scoring.passes import ScoringPlan
-from wildmerge.scoring.prefix import PrefixLM, TokenCounts
-from wildmerge.scoring.request_tree import PassCosts, plan_passes
-from wildmerge.scoring.requests import TokenRequests, tokenise
-from wildmerge.scoring.store import ArrayStore
-from wildmerge.scoring.tree_attention import run_plan
+from wildmerge.scoring.prefix.backend import PrefixLM, TokenCounts
+from wildmerge.scoring.prefix.memory import pass_bytes
+from wildmerge.scoring.prefix.passes import ScoringPlan
+from wildmerge.scoring.prefix.request_tree import PassCosts, plan_passes
+from wildmerge.scoring.prefix.requests import TokenRequests, tokenise
+from wildmerge.scoring.prefix.store import ArrayStore
+from wildmerge.scoring.prefix.tree_attention import run_plan
 
 VOCABULARY = 97
 CONTEXT = 64
@@ -220,8 +220,8 @@ def test_second_model_reads_requests_and_plan_from_the_store(
     scores = first.loglikelihood(instances(texts), disable_tqdm=True)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(files) == 2
-    monkeypatch.setattr("wildmerge.scoring.prefix.tokenise", None)
-    monkeypatch.setattr("wildmerge.scoring.prefix.plan_passes", None)
+    monkeypatch.setattr("wildmerge.scoring.prefix.backend.tokenise", None)
+    monkeypatch.setattr("wildmerge.scoring.prefix.backend.plan_passes", None)
     second = PrefixLM(model("qwen3"), tokenizer=tokenizer, store=tmp_path)
     assert second.loglikelihood(instances(texts), disable_tqdm=True) == scores
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from wildmerge.studies.recipe import Recipe, draw_subsets, recipe_id
+from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id
 
 IDENTITIES = {"b": "sha256:0", "x": "sha256:1", "y": "sha256:2", "elsewhere/x": "sha256:1"}
 
@@ -48,7 +48,7 @@ def test_order_counts_when_experts_have_weights():
 
 
 def test_importing_recipe_imports_no_torch():
-    modules = "sys, wildmerge.studies.recipe, wildmerge.studies.study"
+    modules = "sys, wildmerge.study.recipe, wildmerge.study.file"
     code = f"import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -1,7 +1,7 @@
 """What jobs ask for follows from the sizes in the lock and grows with every attempt."""
 
 from wildmerge.jobs.resources import checkpoint_bytes, machine, memory_mb, minutes
-from wildmerge.studies.lock import Lock
+from wildmerge.planning.lock import Lock
 
 
 def test_a_job_asks_for_a_multiple_of_its_model_and_for_more_after_each_failure():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wildmerge.merging import selection
-from wildmerge.merging.task_vectors import TaskVectors
+from wildmerge.vectors import selection
+from wildmerge.vectors.task_vectors import TaskVectors
 
 SIZE = 20_000
 

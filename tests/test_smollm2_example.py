@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from examples import olmo_data, smollm2, smollm2_texts, wheels
 from wildmerge.errors import Refusal
-from wildmerge.examples import olmo_data, smollm2, smollm2_texts, wheels
 
 REAL = Path("results/examples/smollm2")
 

@@ -5,10 +5,10 @@ import pytest
 from safetensors.torch import load_file
 
 from wildmerge.errors import Refusal
-from wildmerge.files import sha256_of
 from wildmerge.merging import spectra
 from wildmerge.merging.merge import merge
-from wildmerge.studies.recipe import Recipe
+from wildmerge.storage.files import sha256_of
+from wildmerge.study.recipe import Recipe
 
 MATRIX = "model.layers.1.mlp.up_proj.weight"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wildmerge.reporting import statistics
+from wildmerge.statistics import estimates as statistics
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from wildmerge.errors import Refusal
-from wildmerge.scoring.task_sources import check_benchmarks
-from wildmerge.studies.study import json_schema, load_study
+from wildmerge.study.file import json_schema, load_study
+from wildmerge.tasks.sources import check_benchmarks
 
 STUDY = {
     "name": "small",

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from mini_study import make_study
-from wildmerge.files import sha256_of
-from wildmerge.studies.lock import Lock, lock_path
-from wildmerge.studies.models import list_models
-from wildmerge.studies.study import load_study
+from wildmerge.planning.lock import Lock, lock_path
+from wildmerge.planning.models import list_models
+from wildmerge.storage.files import sha256_of
+from wildmerge.study.file import load_study
 
 ROOT = Path(__file__).parent.parent
 TARGETS = ["tables"]

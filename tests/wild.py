@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from wildmerge.errors import Refusal
 from wildmerge.merging.merge import merge
-from wildmerge.studies.recipe import Recipe
+from wildmerge.study.recipe import Recipe
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 LAYER = "model.layers.0.mlp.up_proj.weight"

@@ -12,8 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from wildmerge.errors import Refusal
-from wildmerge.words import unknown
+from wildmerge.errors import Refusal, unknown
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 

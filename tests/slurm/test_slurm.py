@@ -18,7 +18,7 @@ import pytest
 from cluster import HOST, cluster, run, until
 
 from mini_study import make_study, make_task
-from wildmerge.files import sha256_of
+from wildmerge.storage.files import sha256_of
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parent.parent.parent

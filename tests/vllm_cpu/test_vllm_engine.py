@@ -21,9 +21,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from mini_study import make_task
 from tiny_models import save_with_tokenizer
-from wildmerge.cli import main
+from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
-from wildmerge.scoring.vllm_engine import Engine
+from wildmerge.scoring.vllm.engine import Engine
 
 SHAPE = {
     "vocab_size": 32,

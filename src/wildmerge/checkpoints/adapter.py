@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wildmerge.checkpoints.compatibility import Headers
+from wildmerge.checkpoints.roles import embedding_of, role_of
 from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
 from wildmerge.errors import Refusal
-from wildmerge.merging.roles import embedding_of, role_of
 
 if TYPE_CHECKING:
     from torch import Tensor

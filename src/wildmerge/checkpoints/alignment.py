@@ -15,11 +15,11 @@ from torch import Tensor
 
 from wildmerge.checkpoints.adapter import Adapted
 from wildmerge.checkpoints.compatibility import extra_tensors
+from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
 from wildmerge.checkpoints.stored import StoredTensor, flat
 from wildmerge.checkpoints.tensors import FLOATS, Checkpoint, TensorInfo
 from wildmerge.checkpoints.vocabulary import KEPT, Rows, match_rows
 from wildmerge.errors import Refusal
-from wildmerge.merging.roles import embedding_of, head_of, role_of
 
 Facts = dict[str, Any]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
 from wildmerge.checkpoints.tensors import FLOATS, TensorInfo
 from wildmerge.errors import Refusal
-from wildmerge.merging.roles import embedding_of, head_of, role_of
 
 _BUFFER = re.compile(
     r"(.+\.)?(inv_freq|original_inv_freq|(attn|attention)\.(bias|masked_bias)|masked_bias|"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wildmerge.checkpoints.stored import DTYPES
 from wildmerge.errors import Refusal
-from wildmerge.files import private_folder, publish
+from wildmerge.storage.files import private_folder, publish
 
 SHARD_BYTES = 5_000_000_000
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from wildmerge.files import write_json
-from wildmerge.jobs.heartbeat import BEAT, HERE, beating, silent
+from wildmerge.storage.files import write_json
+from wildmerge.storage.heartbeat import BEAT, HERE, beating, silent
 
 
 @dataclass

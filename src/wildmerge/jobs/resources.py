@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from wildmerge.jobs.devices import visible
-from wildmerge.studies.lock import Lock
+from wildmerge.planning.lock import Lock
 
 PROGRAM_MB = 2_500
 """What a job holds without a model: Python, torch, lm-eval and a benchmark's items."""

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from wildmerge.checkpoints.adapter import is_adapter
 from wildmerge.errors import Refusal
-from wildmerge.files import held, private_folder, write_json
 from wildmerge.jobs.notes import Note, last_line, note_path, noted
+from wildmerge.planning.lock import Lock, check_unchanged
+from wildmerge.planning.models import Job, Model, Test, list_jobs, list_tests, missing, spectra_of
 from wildmerge.scoring.progress import RequestsBar
-from wildmerge.studies.lock import Lock, check_unchanged
-from wildmerge.studies.models import Job, Model, Test, list_jobs, list_tests, missing, spectra_of
-from wildmerge.studies.study import Study
+from wildmerge.storage.files import held, private_folder, write_json
+from wildmerge.study.file import Study
 
 
 def find_job(study: Study, lock: Lock, job_id: str) -> Job:
@@ -120,7 +120,7 @@ class _Worker:
     ) -> None:
         import torch
 
-        from wildmerge.scoring.evaluate import Session
+        from wildmerge.scoring.session import Session
 
         torch.set_num_threads(threads)
         self.study, self.lock = study, lock
@@ -137,7 +137,7 @@ class _Worker:
 
     def make_and_score(self, model: Model, tests: list[Test], bar: RequestsBar) -> None:
         """Score one model on the given benchmarks, merging it first where it is a merge."""
-        from wildmerge.scoring.evaluate import Item
+        from wildmerge.scoring.session import Item
 
         items = [Item(t.benchmark, t.id, t.result(self.results, model)) for t in tests]
         with self._weights(model) as folder:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from wildmerge.jobs.notes import Note, note_path, read_note
-from wildmerge.studies.lock import Lock
-from wildmerge.studies.models import Job, list_jobs, list_tests, missing
-from wildmerge.studies.study import Study
+from wildmerge.planning.lock import Lock
+from wildmerge.planning.models import Job, list_jobs, list_tests, missing
+from wildmerge.study.file import Study
 
 
 def describe(study: Study, lock: Lock, results: Path) -> str:

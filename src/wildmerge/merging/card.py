@@ -17,11 +17,11 @@ import torch
 import yaml
 from jinja2 import Template
 
-from wildmerge.checkpoints.hub import COMPANIONS
 from wildmerge.checkpoints.tensors import Checkpoint
-from wildmerge.files import write_json
+from wildmerge.hub.references import COMPANIONS
 from wildmerge.merging.mergekit_config import from_recipe
-from wildmerge.studies.recipe import Recipe
+from wildmerge.storage.files import write_json
+from wildmerge.study.recipe import Recipe
 
 
 def write_files(

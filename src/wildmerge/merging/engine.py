@@ -17,14 +17,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from wildmerge import methods
 from wildmerge.checkpoints.alignment import align, warnings_of
 from wildmerge.checkpoints.tensors import FLOATS, Checkpoint
 from wildmerge.checkpoints.writer import NAMES, Writer, new_folder
-from wildmerge.merging import card, linalg
+from wildmerge.merging import card
 from wildmerge.merging.spectra import Spectra
-from wildmerge.merging.task_vectors import TaskVectors
-from wildmerge.studies.recipe import Recipe
+from wildmerge.methods import catalogue as methods
+from wildmerge.study.recipe import Recipe
+from wildmerge.vectors import linalg
+from wildmerge.vectors.task_vectors import TaskVectors
 
 Report = dict[str, Any]
 _NAMED = 3

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wildmerge import methods
 from wildmerge.checkpoints.compatibility import require_compatible
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
-from wildmerge.studies.recipe import Recipe
+from wildmerge.methods import catalogue as methods
+from wildmerge.study.recipe import Recipe
 
 Report = dict[str, Any]
 

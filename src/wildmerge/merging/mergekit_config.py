@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from wildmerge.errors import Refusal
-from wildmerge.studies.recipe import Recipe
-from wildmerge.words import unknown
+from wildmerge.errors import Refusal, unknown
+from wildmerge.study.recipe import Recipe
 
 METHODS = {  # mergekit's method -> the parameters of the whole merge and of each model
     "task_arithmetic": ({"normalize", "lambda", "weight", "int8_mask"}, {"weight"}),

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wildmerge.errors import Refusal
-from wildmerge.files import private_folder
-from wildmerge.studies.recipe import NUMERICS, short_hash
+from wildmerge.storage.files import private_folder
+from wildmerge.study.recipe import NUMERICS, short_hash
 
 if TYPE_CHECKING:  # a study's list of files needs no torch
-    from torch import Tensor
-
-    from wildmerge.merging.task_vectors import TaskVectors
+    pass
 
 Triplets = tuple[Any, Any, Any]
 """U^T, sigma and V^T of one task vector, as tensors."""
@@ -50,11 +48,11 @@ def compute(
 
     from wildmerge.checkpoints.compatibility import require_compatible
     from wildmerge.checkpoints.opening import open_checkpoint
+    from wildmerge.checkpoints.roles import role_of
     from wildmerge.checkpoints.tensors import FLOATS
     from wildmerge.checkpoints.writer import Writer
-    from wildmerge.merging import linalg
-    from wildmerge.merging.roles import role_of
-    from wildmerge.merging.task_vectors import TaskVectors
+    from wildmerge.vectors import linalg
+    from wildmerge.vectors.task_vectors import TaskVectors
 
     start = open_checkpoint(base)
     moved = open_checkpoint(expert, start)  # its matrices need no alignment
@@ -73,7 +71,7 @@ def compute(
             sources=[str(start.folder), str(moved.folder)],
             device=device,
         )
-        for part, values in zip("u sigma v".split(), leading(vectors, 0), strict=True):
+        for part, values in zip("u sigma v".split(), linalg.leading(vectors, 0), strict=True):
             writer.write(f"{name}.{part}", 0, values.reshape(-1))
 
     linalg.one_thread()
@@ -122,21 +120,3 @@ class Spectra:
             tuple(handle.get_tensor(f"{name}.{part}") for part in ("u", "sigma", "v"))  # type: ignore[misc]
             for handle in self._open
         ]
-
-
-def leading(vectors: TaskVectors, index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the leading half of an expert's singular triplets, read or computed, in float32.
-
-    Half of them is all that n >= 2 experts need. They are rounded to float32 either way, so that
-    stored spectra change no byte of a merge.
-
-    Returns:
-        U^T (min(shape) // 2, rows), sigma (min(shape) // 2,), V^T (min(shape) // 2, columns).
-    """
-    from wildmerge.merging import linalg
-
-    if vectors.factors:
-        u, s, v = vectors.factors[index]
-        return u.to(vectors.device), s.to(vectors.device), v.to(vectors.device)
-    u, s, v = linalg.spectrum(vectors[index]).leading(min(vectors.shape) // 2)
-    return u.float(), s.float(), v.float()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from wildmerge.merging import linalg
-from wildmerge.merging.task_vectors import Facts, TaskVectors, Update, mean
-from wildmerge.methods import NullSpace
+from wildmerge.methods.catalogue import NullSpace
+from wildmerge.vectors import linalg
+from wildmerge.vectors.task_vectors import Facts, TaskVectors, Update, mean
 
 
 def iso_c(

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wildmerge.merging.elementwise import add_up, inner_products
-from wildmerge.merging.task_vectors import Facts, TaskVectors
+from wildmerge.vectors.elementwise import add_up, inner_products
+from wildmerge.vectors.task_vectors import Facts, TaskVectors
 
 _SMALL = 1 << 16
 """Tensors of no more elements have their inner products in float64 throughout: it costs nothing."""

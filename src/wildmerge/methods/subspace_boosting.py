@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 
-from wildmerge.merging import linalg
-from wildmerge.merging.task_vectors import Facts, TaskVectors, Update
-from wildmerge.methods import NullSpace, Share, Threshold, Weights
+from wildmerge.methods.catalogue import NullSpace, Share, Threshold, Weights
 from wildmerge.methods.task_arithmetic import task_arithmetic
 from wildmerge.methods.ties import ties
+from wildmerge.vectors import linalg
+from wildmerge.vectors.task_vectors import Facts, TaskVectors, Update
 
 
 def task_arithmetic_sb(

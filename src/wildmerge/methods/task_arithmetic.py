@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 
-from wildmerge.merging.elementwise import add_up
-from wildmerge.merging.task_vectors import Rule, Sum, TaskVectors
-from wildmerge.methods import Weights
+from wildmerge.methods.catalogue import Weights
+from wildmerge.vectors.elementwise import add_up
+from wildmerge.vectors.task_vectors import Rule, Sum, TaskVectors
 
 
 def task_arithmetic(

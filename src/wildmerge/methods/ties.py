@@ -11,10 +11,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from wildmerge.merging import selection
-from wildmerge.merging.elementwise import elect
-from wildmerge.merging.task_vectors import Rule, TaskVectors
-from wildmerge.methods import Share, Weights
+from wildmerge.methods.catalogue import Share, Weights
+from wildmerge.vectors import selection
+from wildmerge.vectors.elementwise import elect
+from wildmerge.vectors.task_vectors import Rule, TaskVectors
 
 
 def ties(

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from wildmerge.merging import linalg
-from wildmerge.merging.spectra import leading
-from wildmerge.merging.task_vectors import Facts, TaskVectors, Update, mean
-from wildmerge.methods import NullSpace
+from wildmerge.methods.catalogue import NullSpace
+from wildmerge.vectors import linalg
+from wildmerge.vectors.task_vectors import Facts, TaskVectors, Update, mean
 
 
 def tsv_m(
@@ -34,7 +33,7 @@ def tsv_m(
     if not vectors.is_matrix:
         return mean(vectors), {}
     k = min(vectors.shape) // len(vectors)
-    parts = [leading(vectors, i) for i in range(len(vectors))]
+    parts = [linalg.leading(vectors, i) for i in range(len(vectors))]
     u, s, v = (torch.cat([part[:k] for part in factor]) for factor in zip(*parts, strict=True))
     moved = torch.cat([sigma[:k] > linalg.tolerance(sigma, vectors) for _, sigma, _ in parts])
     left, right = u[moved].double().mT, v[moved].double().mT

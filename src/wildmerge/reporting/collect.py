@@ -15,7 +15,7 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.appearance import method_order
-from wildmerge.reporting.statistics import combined_stderr, mean, stderr_of_mean
+from wildmerge.statistics.estimates import combined_stderr, mean, stderr_of_mean
 
 KINDS = ("base", "expert", "merge")
 

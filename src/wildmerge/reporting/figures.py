@@ -14,7 +14,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from wildmerge.files import write_atomically
 from wildmerge.reporting.appearance import look, slug, variant_label
 from wildmerge.reporting.drawing import (
     PER_CENT,
@@ -35,6 +34,7 @@ from wildmerge.reporting.grids import SMALLEST, find_grids
 from wildmerge.reporting.heatmaps import cosine_figure, expert_figure
 from wildmerge.reporting.paper_tables import AVERAGE
 from wildmerge.reporting.tables import Tables, read_tables
+from wildmerge.storage.files import write_atomically
 
 NO_DATE = {
     "svg": {"Date": None},

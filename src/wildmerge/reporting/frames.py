@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from wildmerge.errors import Refusal
-from wildmerge.reporting import statistics
 from wildmerge.reporting.collect import Results, difference_stderr
+from wildmerge.statistics import estimates as statistics
 
 
 def model_table(found: Results) -> pd.DataFrame:

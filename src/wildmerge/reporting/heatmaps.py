@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wildmerge.reporting.drawing import make_panels, styled
-from wildmerge.reporting.statistics import within_noise
 from wildmerge.reporting.tables import Tables
+from wildmerge.statistics.estimates import within_noise
 
 
 @styled

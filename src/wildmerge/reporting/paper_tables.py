@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from wildmerge.reporting import statistics
 from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look, variant_label
 from wildmerge.reporting.frames import curve_points
 from wildmerge.reporting.grids import whole_curves
+from wildmerge.statistics import estimates as statistics
 
 AVERAGE = "average"
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}

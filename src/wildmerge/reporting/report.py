@@ -13,12 +13,12 @@ import jinja2
 import pandas as pd
 
 from wildmerge.errors import Refusal
-from wildmerge.files import write_atomically
 from wildmerge.reporting import story
 from wildmerge.reporting.appearance import slug, variant_label
 from wildmerge.reporting.paper_tables import CAPTIONS, REFERENCES, layout, sizes
-from wildmerge.reporting.statistics import Z_95, within_noise
 from wildmerge.reporting.tables import Tables, read_tables
+from wildmerge.statistics.estimates import Z_95, within_noise
+from wildmerge.storage.files import write_atomically
 
 SHOWN = 60  # rows of provenance on the page; warnings, which come last, can be many
 HOW_TO_READ = {

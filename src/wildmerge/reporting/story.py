@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from wildmerge.reporting import statistics
 from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.grids import whole_curves
 from wildmerge.reporting.tables import Tables
+from wildmerge.statistics import estimates as statistics
 
 NEAR_CEILING = 0.95
 HEADLINES = (  # by the share of merged models above their base

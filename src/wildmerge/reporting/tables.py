@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from wildmerge.errors import Refusal
-from wildmerge.files import write_atomically
 from wildmerge.reporting.collect import collect
 from wildmerge.reporting.frames import (
     benchmark_table,
@@ -23,6 +22,7 @@ from wildmerge.reporting.inspection import cosine_table, inspection_table
 from wildmerge.reporting.paper_tables import paper_table, to_latex, to_markdown
 from wildmerge.reporting.published import COLUMNS, compare, read_published
 from wildmerge.reporting.published import to_markdown as published_markdown
+from wildmerge.storage.files import write_atomically
 
 TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),

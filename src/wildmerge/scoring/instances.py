@@ -15,7 +15,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from wildmerge.files import write_atomically
+from wildmerge.storage.files import write_atomically
 
 COMPRESSION = 3  # prompts repeat themselves, so the fastest levels shrink them well
 

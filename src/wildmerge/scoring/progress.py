@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
-from wildmerge.studies.study import Benchmark
+from wildmerge.study.file import Benchmark
 
 
 class RequestsBar(tqdm):  # type: ignore[type-arg]

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from wildmerge.studies.study import Benchmark, Evaluation
+from wildmerge.study.file import Benchmark, Evaluation
 
 Result = dict[str, Any]
 

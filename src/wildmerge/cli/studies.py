@@ -1,0 +1,154 @@
+"""Sub-commands on a study: what it costs, its lock, its jobs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from wildmerge.cli.printing import tell, write_csv
+from wildmerge.errors import Refusal
+
+
+def schema(arguments: argparse.Namespace) -> None:
+    """Print the JSON schema of study files."""
+    del arguments
+    from wildmerge.study.file import json_schema
+
+    print(json.dumps(json_schema(), indent=2, sort_keys=True))
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """Print what a study costs, before anything runs."""
+    from wildmerge.planning.lock import Lock, lock_path
+    from wildmerge.planning.plan import plan
+
+    study, path = _study(arguments), lock_path(arguments.study)
+    lock = Lock.read(path) if path.exists() else None
+    options = {"gpu": arguments.gpu, "share": arguments.share, "slots": arguments.slots}
+    print(plan(study, lock, arguments.results, **options))
+
+
+def lock(arguments: argparse.Namespace) -> None:
+    """Write the lock beside a study."""
+    from wildmerge.planning.admission import admit
+    from wildmerge.planning.lock import Lock, lock_path, make_lock
+    from wildmerge.tasks.sources import check_benchmarks
+
+    study = _study(arguments)
+    check_benchmarks(study, str(arguments.study))
+    path = lock_path(arguments.study)
+    old = Lock.read(path) if path.exists() else None
+    lock = make_lock(study, old, update=arguments.update, keep=bool(arguments.bases))
+    admission = admit(study, lock)  # before the lock stands, which jobs rely on
+    lock.write(path)
+    for line in admission.lines():
+        print(line, file=sys.stderr)
+    print(f"{path}: {len(lock.checkpoints)} checkpoints, {len(lock.tasks)} benchmarks")
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    """Bring hub checkpoints, or all that a study reads from the network."""
+    from wildmerge.planning import fetch
+    from wildmerge.storage.files import write_json
+
+    if arguments.what[0].endswith((".yaml", ".yml")):
+        study_file, *names = arguments.what
+        fetched = fetch.fetch_study(study_file, names, arguments.bases)
+    else:
+        fetched = fetch.fetch_references(arguments.what)
+    for name, place in fetched.items():
+        print(f"{name}: {place}")
+    if arguments.done:
+        write_json(arguments.done, fetched)
+
+
+def gate(arguments: argparse.Namespace) -> None:
+    """Inspect the experts of one of a study's bases; refuse when one would not merge."""
+    from wildmerge.merging.inspection import inspect, unmeasured
+    from wildmerge.planning.admission import admit
+
+    study, lock = _load(arguments)
+    admission = admit(study, lock)
+    ((name, base),) = admission.study.bases.items()
+    experts = {expert: lock.folder(reference) for expert, reference in base.experts.items()}
+    found = inspect(lock.folder(base.checkpoint), experts, untie=study.untie)
+    skipped = admission.skipped[name].items()
+    found.rows.extend(unmeasured(expert, "skipped", why) for expert, why in skipped)
+    tell(found, arguments.out)
+
+
+def recipes(arguments: argparse.Namespace) -> None:
+    """Write a study's recipes.csv and benchmarks.csv."""
+    from wildmerge.planning.models import list_models, list_tests
+
+    study, lock = _load(arguments)
+    folder = arguments.results / study.name
+    write_csv(folder / "recipes.csv", [model.row() for model in list_models(study, lock)])
+    tests = [
+        {
+            **test.benchmark.model_dump(),
+            "label": test.benchmark.name,
+            "evaluation_id": test.id,
+        }
+        for test in list_tests(study, lock)
+    ]
+    write_csv(folder / "benchmarks.csv", tests)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make and score the models of one job."""
+    from wildmerge.jobs.devices import choose
+    from wildmerge.jobs.run import find_job, run_job
+    from wildmerge.storage.files import write_json
+
+    study, lock = _load(arguments)
+    job = find_job(study, lock, arguments.job)
+    run_job(
+        study,
+        lock,
+        job,
+        arguments.results,
+        scratch=_scratch(arguments.scratch),
+        device=choose(arguments.device),
+        threads=arguments.threads,
+    )
+    if arguments.done:
+        write_json(arguments.done, {"job": job.label, "models": [m.id for m in job.models]})
+
+
+def status(arguments: argparse.Namespace) -> None:
+    """Print where a study stands."""
+    from wildmerge.jobs.status import describe
+
+    print(describe(*_load(arguments), arguments.results))
+
+
+def _scratch(named: str | None) -> Path | None:
+    """Return the scratch folder, with this machine's environment variables in its name."""
+    import os
+
+    if not named:
+        return None
+    folder = os.path.expandvars(named)
+    if "$" in folder:
+        raise Refusal(f"--scratch {named}: not set on {os.uname().nodename}; name another folder")
+    return Path(folder)
+
+
+def _study(arguments: argparse.Namespace):  # noqa: ANN202 - Study, imported late
+    from wildmerge.study.file import load_study
+
+    return load_study(arguments.study, arguments.bases, arguments.limit)
+
+
+def _load(arguments: argparse.Namespace):  # noqa: ANN202 - (Study, Lock), imported late
+    from wildmerge.planning.lock import Lock, checkpoints_of, lock_path
+
+    study, path = _study(arguments), lock_path(arguments.study)
+    lock = Lock.read(path)
+    for name in checkpoints_of(study):
+        if name not in lock.checkpoints:
+            raise Refusal(f"{path}: does not know {name}; run `wildmerge lock` on the study again")
+    return study, lock

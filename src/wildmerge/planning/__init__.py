@@ -1,0 +1,1 @@
+"""From a study file to models and jobs: lock, admission, costs, fetching."""

@@ -1,0 +1,133 @@
+"""Which experts of a study take part: told by its lock alone, before any weight is there.
+
+A study says what to do with an expert that does not merge with its base: `refuse` stops, `skip` leaves
+it out of everything, as if the study did not name it. What only the weights can tell stops both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wildmerge.checkpoints.adapter import compose, is_adapter
+from wildmerge.checkpoints.compatibility import Headers, compare, require_base
+from wildmerge.checkpoints.tensors import TensorInfo
+from wildmerge.errors import Refusal
+from wildmerge.hub import references as hub
+from wildmerge.planning.lock import Lock
+from wildmerge.study.file import Base, Study
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A study without the experts that were skipped, and by base and expert why they were."""
+
+    study: Study
+    skipped: dict[str, dict[str, str]]
+
+    def lines(self) -> list[str]:
+        """Say in a line each what is left out."""
+        found = []
+        for name, reasons in self.skipped.items():
+            left = len(self.study.bases[name].experts)
+            found += [
+                f"{name}: expert '{expert}' skipped: {why}" for expert, why in reasons.items()
+            ]
+            asked = {*self.study.sizes, *(n for v in self.study.variants for n in v.sizes)}
+            if reasons and (over := sorted(n for n in asked if n > left)):
+                sizes = ", ".join(map(str, over))
+                found.append(f"{name}: no merges of {sizes} experts, {left} are left")
+        return found
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """A checkpoint's headers, from its entry in a lock."""
+
+    folder: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    tokenizer: str | None
+
+
+def admit(study: Study, lock: Lock) -> Admission:
+    """Decide which experts of every base take part.
+
+    Raises:
+        Refusal: a base that nothing merges with; an expert that does not merge, unless the study skips
+            such; a base that no expert is left of.
+    """
+    skipped = {name: _refusals(base, lock) for name, base in study.bases.items()}
+    bases = {}
+    for name, base in study.bases.items():
+        left = {e: ref for e, ref in base.experts.items() if e not in skipped[name]}
+        if skipped[name] and (study.on_incompatible == "refuse" or not left):
+            expert, why = next(iter(skipped[name].items()))
+            what = "or set on_incompatible: skip" if left else "none of its experts merges"
+            raise Refusal(f"bases.{name}.experts.{expert}: {why}; {what}")
+        bases[name] = base.model_copy(update={"experts": left})
+    return Admission(study.model_copy(update={"bases": bases}), skipped)
+
+
+def foresee(base: str, experts: Sequence[str]) -> dict[str, str]:
+    """Return why experts would not merge with their base, by what the hub shows of them without weights.
+
+    Args:
+        base: folder or hub id.
+        experts: likewise.
+
+    Raises:
+        Refusal: a base that nothing merges with; the hub does not give a repository.
+    """
+    names = [base, *experts]
+    entries = hub.resolve_all(name for name in names if hub.is_hub(name))
+    for folder in (name for name in names if name not in entries):
+        files = {path.name: {} for path in Path(folder).iterdir()}
+        entries[folder] = {"files": files, **hub.describe(Path(folder))}
+    asked = Base.model_construct(checkpoint=base, experts={name: name for name in experts})
+    return _refusals(asked, Lock(entries, {}))
+
+
+def _refusals(base: Base, lock: Lock) -> dict[str, str]:
+    """Return why experts do not merge, by name; nothing for those that do.
+
+    A plan made before the lock has entries without headers: it counts on everything.
+    """
+    if "tensors" not in lock.checkpoints[base.checkpoint]:
+        return {}
+    foundation = _headers(base.checkpoint, lock)
+    require_base(foundation)
+    found = {}
+    for name, reference in base.experts.items():
+        if "tensors" not in lock.checkpoints[reference]:
+            continue
+        try:
+            finding = compare(foundation, {name: _headers(reference, lock, foundation)})[0]
+            if finding.refusal:
+                raise Refusal(finding.refusal)
+        except Refusal as refusal:
+            found[name] = str(refusal)
+    return found
+
+
+def _headers(reference: str, lock: Lock, base: Headers | None = None) -> _Locked:
+    entry = lock.checkpoints[reference]
+    headers = _Locked(
+        reference,
+        entry["config"],
+        {
+            name: TensorInfo(dtype, tuple(shape))
+            for name, (dtype, shape) in entry["tensors"].items()
+        },
+        "tokenizer.json" if "tokenizer.json" in entry["files"] else None,
+    )
+    if not is_adapter(headers.config):
+        return headers
+    if base is None:
+        raise Refusal(
+            f"{reference}: an adapter, not a whole model; give it as an expert of its base"
+        )
+    made = compose(headers, base)
+    return replace(headers, config=base.config, tensors=made.tensors)

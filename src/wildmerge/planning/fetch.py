@@ -1,0 +1,90 @@
+"""Everything that comes over the network, before anything is computed: checkpoints and benchmark data.
+
+Afterwards a study runs without network: checkpoints lie in the hub's cache, data in that of datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildmerge.errors import Refusal, unknown
+from wildmerge.hub import references as hub
+from wildmerge.hub.cache import remember
+from wildmerge.planning.admission import admit
+from wildmerge.planning.lock import Lock, checkpoints_of, lock_path, make_lock
+from wildmerge.study.file import Study, load_study
+from wildmerge.tasks.sources import check_benchmarks
+
+DATA = "data"
+"""What stands for a study's benchmark data among the names of what to fetch."""
+
+
+def fetch_references(references: Sequence[str]) -> dict[str, str]:
+    """Fetch hub checkpoints as they are now; return the folder of each.
+
+    Raises:
+        Refusal: something is no hub id, or the hub does not give it.
+    """
+    entries = hub.resolve_all(references)
+    hub.fetch(*entries.values())
+    for reference, entry in entries.items():
+        remember(*hub.parts(reference), entry["commit"])  # last: by now all its files are there
+    return {name: str(hub.folder_of(name, entry)) for name, entry in entries.items()}
+
+
+def fetch_study(
+    study_file: str | Path, names: Sequence[str] = (), bases: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Fetch what a study reads from the network, at the commits of its lock.
+
+    Args:
+        study_file: its YAML file; it is locked first where it is not.
+        names: hub checkpoints of the study, and "data" for its benchmarks' data; default everything.
+        bases: names of the bases that matter; default all.
+
+    Returns:
+        The folder of each checkpoint by its name, and the names of the benchmarks.
+
+    Raises:
+        Refusal: says all that could not be fetched, after the rest was.
+    """
+    study = load_study(study_file, bases)
+    known = [name for name in checkpoints_of(study) if hub.is_hub(name)]
+    for name in names:
+        if name not in {*known, DATA}:
+            raise Refusal(f"{study_file}: {unknown('hub checkpoint', name, [*known, DATA])}")
+    wanted = [name for name in names or known if name != DATA]
+    entries = _entries(study, study_file, wanted, keep=bool(bases))
+    problems = []
+    try:
+        hub.fetch(*entries.values())
+    except Refusal as refusal:
+        problems.append(str(refusal))
+    tasks = []
+    if not names or DATA in names:
+        from wildmerge.tasks.data import fetch_data
+
+        tasks, unfetched = fetch_data(study)
+        problems += unfetched
+    if problems:
+        raise Refusal("; ".join(problems))
+    folders = {name: str(hub.folder_of(name, entry)) for name, entry in entries.items()}
+    return folders | ({DATA: ", ".join(tasks)} if tasks else {})
+
+
+def _entries(
+    study: Study, study_file: str | Path, names: Sequence[str], *, keep: bool
+) -> dict[str, hub.Entry]:
+    """Return the lock's entries of hub checkpoints; the study is locked where they are missing."""
+    if not names:
+        return {}
+    path = lock_path(study_file)
+    lock = Lock.read(path) if path.exists() else Lock({}, {})
+    known = all("repo" in lock.checkpoints.get(name, {}) for name in names)
+    if not known or not {*checkpoints_of(study)} <= {*lock.checkpoints}:
+        check_benchmarks(study, str(study_file))
+        lock = make_lock(study, lock, keep=keep)
+        lock.write(path)
+    members = checkpoints_of(admit(study, lock).study)  # a skipped expert is not needed
+    return {name: lock.checkpoints[name] for name in names if name in members}

@@ -1,0 +1,183 @@
+"""Every model of a study, what it is scored on, and the jobs that make and score them.
+
+A study and its lock determine this list completely: which recipes there are, under which ids their
+files stand, and how they are grouped into jobs that share one process's start-up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import groupby
+from pathlib import Path
+
+from wildmerge.merging.spectra import file_name
+from wildmerge.methods import catalogue as methods
+from wildmerge.planning.admission import admit
+from wildmerge.planning.lock import Lock
+from wildmerge.study.file import Base, Benchmark, Study, Variant
+from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id, short_hash
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a study: the base (n = 0), an expert (n = 1) or a merge (n >= 2)."""
+
+    id: str
+    kind: str
+    base: str
+    variant: str
+    subset: int
+    experts: tuple[str, ...]
+    recipe: Recipe
+
+    @property
+    def n(self) -> int:
+        """The number of experts in it."""
+        return len(self.experts)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        parts = [self.base, self.variant, "+".join(self.experts)]
+        return " ".join(part for part in parts if part)
+
+    def row(self) -> dict[str, str | int]:
+        """Return its row of recipes.csv."""
+        return {
+            "recipe_id": self.id,
+            "kind": self.kind,
+            "base": self.base,
+            "variant": self.variant,
+            "method": self.recipe.method or "",
+            "parameters": json.dumps(self.recipe.parameters, sort_keys=True),
+            "n": self.n,
+            "subset": self.subset,
+            "experts": "+".join(self.experts),
+        }
+
+
+@dataclass(frozen=True)
+class Test:
+    """A benchmark as it is run: its settings and the id under which results stand."""
+
+    benchmark: Benchmark
+    id: str
+
+    def result(self, results: Path, model: Model) -> Path:
+        """Return where the result of a model stands."""
+        return results / "evals" / model.id / f"{self.benchmark.task}-{self.id}.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Models that one process makes and scores, one after the other."""
+
+    id: str
+    label: str
+    models: tuple[Model, ...]
+
+
+def list_models(study: Study, lock: Lock) -> list[Model]:
+    """Return the base, the experts and all merges of every base, in the study's order.
+
+    Experts that the study skips are in none of them.
+    """
+    study = admit(study, lock).study
+    variants = study.variants
+    return [
+        m for name, base in study.bases.items() for m in _of_base(study, lock, name, base, variants)
+    ]
+
+
+def list_tests(study: Study, lock: Lock) -> list[Test]:
+    """Return the benchmarks of a study with their evaluation ids."""
+    return [Test(b, evaluation_id(study, b, lock)) for b in study.benchmarks]
+
+
+def evaluation_id(study: Study, benchmark: Benchmark, lock: Lock) -> str:
+    """Return the id of everything that decides a score except the model."""
+    return short_hash(
+        {
+            "task": benchmark.task,
+            "definition": sorted(lock.tasks[benchmark.task].values()),
+            "lm_eval": metadata.version("lm_eval"),
+            "num_fewshot": benchmark.num_fewshot,
+            "limit": benchmark.limit,
+            "metric": benchmark.metric,
+            "evaluation": study.evaluation.model_dump(),
+        }
+    )
+
+
+def missing(results: Path, model: Model, tests: list[Test]) -> list[Test]:
+    """Return the benchmarks that a model has no result of; all of them when a merge's report is gone."""
+    if model.kind == "merge" and not (results / "merges" / f"{model.id}.json").exists():
+        return tests
+    folder = (
+        results / "evals" / model.id
+    )  # listed once: looking up each file is slow over a network
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [test for test in tests if test.result(results, model).name not in there]
+
+
+def list_jobs(study: Study, lock: Lock) -> list[Job]:
+    """Group the models by base and variant into jobs of at most `models_per_job` models."""
+    tests = [test.id for test in list_tests(study, lock)]
+    jobs = []
+    for (base, variant), group in groupby(list_models(study, lock), lambda m: (m.base, m.variant)):
+        models = list(group)
+        for start in range(0, len(models), study.models_per_job):
+            part = tuple(models[start : start + study.models_per_job])
+            label = f"{base}, {variant or 'base and experts'} ({len(part)} models)"
+            jobs.append(Job(short_hash([[m.id for m in part], tests]), label, part))
+    return jobs
+
+
+def spectra_of(model: Model, lock: Lock, folder: Path) -> dict[str, Path]:
+    """Return the file below a study's folder of each expert's spectra, if the method reads them."""
+    if model.recipe.method != "tsv_m":
+        return {}
+    base = lock.identities[model.recipe.base]
+    return {
+        expert: folder / "spectra" / file_name(base, lock.identities[expert])
+        for expert in model.recipe.experts
+    }
+
+
+def _of_base(
+    study: Study, lock: Lock, name: str, base: Base, variants: list[Variant]
+) -> Iterator[Model]:
+    identities = lock.identities
+    digests = {v.method: methods.get(v.method).digest for v in variants}
+
+    def model(
+        kind: str, variant: str, subset: int, experts: tuple[str, ...], recipe: Recipe
+    ) -> Model:
+        id_ = recipe_id(recipe, identities, digests.get(recipe.method))
+        return Model(id_, kind, name, variant, subset, experts, recipe)
+
+    yield model("base", "", 0, (), Recipe(base=base.checkpoint))
+    for index, expert in enumerate(base.experts):
+        single = Recipe(base=base.checkpoint, experts=(base.experts[expert],))
+        yield model("expert", "", index, (expert,), single)
+    subsets = {
+        n: draw_subsets(list(base.experts), n, study.subsets, f"{study.seed}/{name}")
+        for n in sorted({*study.sizes, *(n for v in variants for n in v.sizes)})
+    }
+    for variant in variants:
+        for n in sorted(variant.sizes or study.sizes):
+            for index, experts in enumerate(subsets[n]):
+                recipe = Recipe(
+                    base=base.checkpoint,
+                    # one order for one set, so that the sums round alike
+                    experts=tuple(sorted((base.experts[e] for e in experts), key=identities.get)),
+                    method=variant.method,
+                    parameters=variant.parameters,
+                    null_space=study.null_space,
+                    dtype=study.dtype,
+                    untie=study.untie,
+                )
+                yield model("merge", variant.label, index, experts, recipe)

@@ -1,0 +1,206 @@
+"""What a study costs, told before anything runs: models, jobs, tokens, bytes, memory, GPU-hours.
+
+Counts follow from the study and its lock; what is assumed or estimated is said. Reads no network and no
+weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from wildmerge.errors import Refusal, unknown
+from wildmerge.planning.costs import Cost, Size, base_size, benchmark_cost
+from wildmerge.planning.lock import Lock, checkpoints_of
+from wildmerge.planning.models import Model, list_jobs, list_models
+from wildmerge.study.file import Study
+
+GPUS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "L4": 121}
+"""Peak dense bfloat16 TFLOP/s by the makers' data sheets."""
+READ_SPEED = 2e9  # bytes/s from the disk that holds the checkpoints
+NUMBERS = ("items", "requests", "naive", "hf", "prefix")
+ITEM_BYTES = 27  # of a result file, one benchmark item: its hash and whether it was right
+
+
+def plan(
+    study: Study,
+    lock: Lock | None,
+    results: Path,
+    *,
+    gpu: str = "H100",
+    share: float = 0.4,
+    slots: int = 1,
+) -> str:
+    """Return the plan of a study as text.
+
+    Args:
+        study: the study.
+        lock: its lock, if there is one.
+        results: root of all results, whose token counts are taken where they stand.
+        gpu: a name of `GPUS`.
+        share: of the GPU's peak that the forward passes reach, (0, 1].
+        slots: jobs that run at the same time.
+
+    Raises:
+        Refusal: an unknown GPU, a share or a number of slots out of range.
+    """
+    if gpu not in GPUS:
+        raise Refusal(f"--gpu: {unknown('GPU', gpu, GPUS)}")
+    if not 0 < share <= 1 or slots < 1:
+        raise Refusal("--share must be in (0, 1] and --slots at least 1")
+    whole = placeholder(study, lock)
+    models = list_models(study, whole)
+    costs = {b.label or b.task: benchmark_cost(study, b, lock, results) for b in study.benchmarks}
+    sizes = {name: base_size(study, name, lock) for name in study.bases}
+    speed = GPUS[gpu] * 1e12 * share
+    paragraphs = [
+        f"{study.name}: {len(models):,} models in {len(list_jobs(study, whole)):,} jobs, "
+        f"{len(study.benchmarks)} benchmarks each",
+        _bases(study, whole, sizes, costs, speed),
+        _benchmarks(costs),
+        _disk(study, models, sizes, costs, slots),
+        _memory(sizes),
+        _assumptions(study, lock, gpu=gpu, share=share),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def placeholder(study: Study, lock: Lock | None = None) -> Lock:
+    """Return the lock, with stand-ins for what it lacks: counts are right, ids of these are void."""
+    entries = {name: {"identity": name} for name in checkpoints_of(study)}
+    tasks = {benchmark.task: {} for benchmark in study.benchmarks}
+    return Lock(entries | lock.checkpoints, tasks | lock.tasks) if lock else Lock(entries, tasks)
+
+
+# --- the printed parts ----------------------------------------------------------------------------
+
+
+def _bases(
+    study: Study,
+    lock: Lock,
+    sizes: dict[str, Size | None],
+    costs: dict[str, Cost | None],
+    speed: float,
+) -> str:
+    rows = [["base", "models", "jobs", "weights", "download", "merge h", "evaluate h", "GPU-hours"]]
+    sums = [0.0, 0.0]
+    for name in study.bases:
+        part = study.model_copy(update={"bases": {name: study.bases[name]}})
+        models, jobs = list_models(part, lock), list_jobs(part, lock)
+        row = [name, f"{len(models):,}", f"{len(jobs):,}"]
+        size = sizes[name]
+        if size is None:
+            rows.append([*row, *["?"] * 5])
+            continue
+        # a merge reads its base and experts once; a token takes 2 operations a weight
+        merge = (
+            sum((m.n + 1) * size.merged for m in models if m.kind == "merge") / READ_SPEED / 3600
+        )
+        tokens = sum(cost.asked(study.evaluation.backend) for cost in costs.values() if cost)
+        evaluate = len(models) * tokens * 2 * size.weights / speed / 3600
+        sums = [sums[0] + merge, sums[1] + evaluate]
+        download = "?" if size.download is None else _bytes(size.download)
+        hours = [f"{value:,.1f}" for value in (merge, evaluate, merge + evaluate)]
+        rows.append([*row, f"{size.weights / 1e9:.2f} B", download, *hours])
+    rows.append(["all", *[""] * 4, *(f"{value:,.1f}" for value in (*sums, sum(sums)))])
+    return _table(rows)
+
+
+def _benchmarks(costs: dict[str, Cost | None]) -> str:
+    rows = [
+        ["benchmark", "items", "requests", "tokens", "distinct (hf)", "prefixes once", "source"]
+    ]
+    for label, cost in costs.items():
+        if cost is None:
+            rows.append([label, *["?"] * 5, "unknown until a first model is scored"])
+        else:
+            counts = (getattr(cost, number) for number in NUMBERS)
+            rows.append([label, *(f"{count:,}" for count in counts), cost.source])
+    known = [cost for cost in costs.values() if cost]
+    sums = (sum(getattr(cost, number) for cost in known) for number in NUMBERS)
+    rows.append(["a model", *(f"{value:,}" for value in sums), ""])
+    return _table(rows)
+
+
+def _disk(
+    study: Study,
+    models: list[Model],
+    sizes: dict[str, Size | None],
+    costs: dict[str, Cost | None],
+    slots: int,
+) -> str:
+    known = [size for size in sizes.values() if size]
+    items = sum(cost.items for cost in costs.values() if cost)
+    largest = max((size.merged for size in known), default=0.0)
+    merges = [m for m in models if m.kind == "merge" and sizes[m.base]]
+    # the leading half of the triplets in float32: as much as half of a float32 expert, twice
+    spectra = sum(4 * s.weights * len(study.bases[n].experts) for n, s in sizes.items() if s)
+    downloads = sum(size.download or 0 for size in known)
+    parts = {
+        "checkpoints in the hub's cache": downloads,
+        f"merged weights of {slots} jobs at a time": slots * largest,
+        "stored spectra (store_spectra), at most": spectra if study.store_spectra else 0,
+        "merged models kept (keep_weights)": sum(sizes[m.base].merged for m in merges)  # type: ignore[union-attr]
+        if study.keep_weights
+        else 0,
+        "results": len(models) * items * ITEM_BYTES,
+    }
+    lines = [[name, _bytes(value)] for name, value in parts.items() if value]
+    return "peak disk\n" + _table([*lines, ["together", _bytes(sum(parts.values()))]])
+
+
+def _memory(sizes: dict[str, Size | None]) -> str:
+    lines = []
+    for name, size in sizes.items():
+        if size and size.largest:
+            tensor, shape = size.largest
+            one = 4 * math.prod(shape)
+            text = f"{tensor} {'x'.join(map(str, shape))}: {_bytes(one)} in float32"
+            lines.append([name, text, f"merge {_bytes(3 * one)}", f"weights {_bytes(size.merged)}"])
+    if not lines:
+        return "device memory: unknown until the study is locked"
+    return (
+        "device memory, assuming that a merge holds three of its largest tensor at most\n"
+        + _table(lines)
+    )
+
+
+def _assumptions(study: Study, lock: Lock | None, *, gpu: str, share: float) -> str:
+    lines = [
+        f"{gpu}: {GPUS[gpu]} TFLOP/s dense bfloat16 at peak, of which forward passes reach {share:.0%}; "
+        "2 operations a weight and token",
+        f"merging waits for its inputs at {READ_SPEED / 1e9:g} GB/s; matrix decompositions not counted",
+        f"scored by backend {study.evaluation.backend}; tokens as counted with one tokenizer, or "
+        "estimated where it says so, until a base of the study is scored",
+    ]
+    if lock is None:
+        lines.append(
+            "no lock: sizes as in the bases' names, downloads unknown; `wildmerge lock` tells them"
+        )
+    return "assumed\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _table(rows: Iterable[list[Any]]) -> str:
+    """Align columns: names left, numbers right."""
+    rows = [list(map(str, row)) for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numeric = [all(_looks_numeric(row[i]) for row in rows[1:]) for i in range(len(widths))]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        for row in rows
+    )
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def _looks_numeric(cell: str) -> bool:
+    return not cell or cell == "?" or cell[0].isdigit()
+
+
+def _bytes(count: float) -> str:
+    """Return bytes as GB, or as MB below one."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,1 @@
+"""The `prefix` backend: each distinct prefix of a benchmark is computed once."""

@@ -1,0 +1,247 @@
+"""Score models on benchmarks and write one result file each, as soon as it is known.
+
+A `Session` keeps what several models share: the index of tasks and, per benchmark, its settings, data,
+and requests. Results that exist are never computed again.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wildmerge.errors import Refusal, unknown
+from wildmerge.scoring.result import Item, Result, result_of, tokens_of
+from wildmerge.storage.files import write_json
+from wildmerge.study.file import Benchmark, Evaluation
+from wildmerge.study.recipe import short_hash
+from wildmerge.tasks.sources import include_paths
+
+if TYPE_CHECKING:
+    from wildmerge.scoring.vllm.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+SEED, FEWSHOT_SEED = 0, 1234
+"""lm-eval's own default seeds: of task preparation, and of drawing few-shot examples."""
+
+
+class Session:
+    """Scores models in one process, so that imports, tasks and requests are paid once.
+
+    Args:
+        tasks: names of all tasks that will be asked for.
+        evaluation: backend, dtype and chat template.
+        tasks_dir: folder of own task YAMLs.
+        task_data: folder <task>/<split>.jsonl that replaces stock tasks' data.
+        device: "cpu", "cuda" or "cuda:i".
+        store: folder for requests, which all models of a base share; None keeps none.
+        batch_size: of the `hf` backend.
+
+    Attributes:
+        requests: number of requests of each benchmark that was built so far, by its name.
+    """
+
+    def __init__(
+        self,
+        tasks: list[str],
+        evaluation: Evaluation,
+        *,
+        tasks_dir: str | None = None,
+        task_data: str | None = None,
+        store: Path | None = None,
+        device: str = "cpu",
+        batch_size: int = 16,
+    ) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self._scratch = tempfile.TemporaryDirectory(prefix="wildmerge-tasks-")
+        folders = include_paths(tasks, tasks_dir, task_data, Path(self._scratch.name))
+        from lm_eval.tasks import TaskManager
+
+        _quiet()
+        self._manager = TaskManager(include_path=folders, include_defaults=False)
+        self._loaded: dict[str, Any] = {}
+        self._built: set[tuple[str, str | None]] = set()
+        self.requests: dict[str, int] = {}
+        self.evaluation = evaluation
+        self.store = store
+        self.device = device
+        self.batch_size = batch_size
+
+    def check(self, benchmarks: Iterable[Benchmark]) -> None:
+        """Load tasks and their data, before any model; raises Refusal where one cannot be scored."""
+        for benchmark in benchmarks:
+            for name, task in self._tasks(benchmark)["tasks"].items():
+                known = [entry["metric"] for entry in task.config.metric_list or ()]
+                if known and benchmark.metric not in known:
+                    problem = unknown("metric", benchmark.metric, known)
+                    raise Refusal(f"benchmark {name}: {problem}")
+
+    def score(
+        self,
+        model: Path,
+        items: list[Item],
+        *,
+        on_built: Callable[[dict[str, int]], None] | None = None,
+        on_scored: Callable[[int], None] | None = None,
+    ) -> None:
+        """Score one model folder on every item whose result file does not exist yet.
+
+        Args:
+            model: the folder.
+            items: what to score it on.
+            on_built: called with `requests` before the first of them is scored.
+            on_scored: called with the number of requests scored since the last call.
+        """
+        missing = [item for item in items if not item.path.exists()]
+        if not missing:
+            return
+        self.check([item.benchmark for item in missing])
+        lm = self._load(model)
+        for item in missing:
+            self._build(lm, item)
+        if on_built:
+            on_built(self.requests)
+        for item in missing:
+            write_json(item.path, self._run(lm, item, on_scored or (lambda count: None)))
+
+    def _load(self, model: Path) -> Any:
+        if not any(model.glob("tokenizer*")):
+            raise Refusal(f"{model}: no tokenizer files; copy those of the base into it")
+        options = {
+            "dtype": self.evaluation.dtype,
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "trust_remote_code": False,
+        }
+        if self.evaluation.backend == "vllm":
+            return self._engine.load(model)
+        if self.evaluation.backend == "hf":
+            from lm_eval.models.huggingface import HFLM
+
+            return HFLM(str(model), **options)
+        from wildmerge.scoring.prefix.backend import PrefixLM
+
+        return PrefixLM(str(model), store=self.store, **options)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from wildmerge.scoring.vllm.engine import Engine
+
+        return Engine(self.evaluation.dtype, self.device, Path(self._scratch.name))
+
+    def _build(self, lm: Any, item: Item) -> None:
+        """Build a benchmark's requests, once for all models that share a chat template."""
+        from wildmerge.scoring.instances import prepare
+
+        name, template = item.benchmark.name, self._chat_template(lm)
+        if (name, template) in self._built:
+            return
+        chat = {"apply_chat_template": False, "fewshot_as_multiturn": False}
+        if template is not None:
+            chat = dict.fromkeys(chat, True) | {"chat_template": lm.apply_chat_template}
+        self.requests[name] = 0
+        for task_name, task in self._tasks(item.benchmark)["tasks"].items():
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+            path = None
+            if self.store and item.evaluation_id:
+                key = short_hash([item.evaluation_id, task_name, template])
+                path = self.store / f"requests-{key}.json.gz"
+            with redirect_stderr(io.StringIO()):
+                self.requests[name] += prepare(task, item.benchmark.limit, chat, path)
+        self._built = {(other, t) for other, t in self._built if other != name} | {(name, template)}
+
+    def _chat_template(self, lm: Any) -> str | None:
+        """Return the template that requests are built with; None when they are plain text."""
+        return str(lm.tokenizer.chat_template) if self.evaluation.chat_template else None
+
+    def _run(self, lm: Any, item: Item, on_scored: Callable[[int], None]) -> Result:
+        # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
+        from lm_eval.evaluator import evaluate
+
+        from wildmerge.scoring.instances import forget_answers
+
+        tasks = self._tasks(item.benchmark)
+        for task in tasks["tasks"].values():
+            forget_answers(task)
+        before = tokens_of(lm)
+        if counts_itself := hasattr(lm, "on_scored"):
+            lm.on_scored = on_scored
+        with redirect_stderr(io.StringIO()):  # its progress bars; ours counts all benchmarks
+            raw = evaluate(
+                lm=lm,
+                task_dict=tasks,
+                limit=item.benchmark.limit,
+                apply_chat_template=self.evaluation.chat_template,
+                fewshot_as_multiturn=self.evaluation.chat_template,
+                log_samples=True,
+                bootstrap_iters=0,
+            )
+        if not counts_itself:
+            on_scored(self.requests[item.benchmark.name])
+        spent = {key: value - before[key] for key, value in tokens_of(lm).items()}
+        if spent.get("truncated"):
+            logger.warning(
+                "%s: %d of %d requests are longer than the model's context; as in lm-eval, their "
+                "beginning is cut off",
+                item.benchmark.name,
+                spent["truncated"],
+                spent["requests"],
+            )
+        return result_of(raw, item, self.evaluation) | ({"tokens": spent} if spent else {})
+
+    def _tasks(self, benchmark: Benchmark) -> Any:
+        """Return a task or group and its data, loaded once; raises Refusal where that fails."""
+        name = benchmark.name
+        if name not in self._loaded:
+            random.seed(SEED)
+            try:
+                with redirect_stderr(io.StringIO()):  # progress bars of reading the data
+                    loaded = self._manager.load([benchmark.task])
+            except Exception as error:  # of any library that reads data
+                raise Refusal(_unreadable(benchmark.task, error)) from error
+            for member, task in loaded["tasks"].items():
+                _set_fewshot(member, task, benchmark.num_fewshot)
+            self._loaded[name] = loaded
+        return self._loaded[name]
+
+
+def _unreadable(task: str, error: Exception) -> str:
+    """Say in one line why a task's data cannot be read, and what to do."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = re.sub(r"(?<=//)[^/@\s]+@|\?\S+", "", reason)  # addresses may carry passwords
+    return (
+        f"benchmark {task}: its data cannot be read ({reason}); fetch them where there is network "
+        f"(`wildmerge fetch STUDY.yaml`), or put them into a folder as {task}/<split>.jsonl and name "
+        "it as task_data in the study (--task-data)"
+    )
+
+
+def _set_fewshot(name: str, task: Any, wanted: int | None) -> None:
+    """Set a task's number of examples by lm-eval's rule: asked for, else its own, else none."""
+    fixed = task.get_config("num_fewshot")
+    if wanted is None:
+        task.set_config(key="num_fewshot", value=fixed or 0)
+    elif fixed == 0 != wanted:
+        raise Refusal(f"benchmark {name}: its definition fixes num_fewshot at 0; leave it out")
+    else:
+        task.set_config(key="num_fewshot", value=wanted)
+
+
+def _quiet() -> None:
+    """Leave lm-eval, datasets and transformers their warnings and take their chatter."""
+    import datasets
+    import transformers
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

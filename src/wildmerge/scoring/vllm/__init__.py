@@ -1,0 +1,1 @@
+"""The `vllm` backend: one engine for all models of a base."""

@@ -1,0 +1,1 @@
+"""Where a benchmark's definition and data come from."""

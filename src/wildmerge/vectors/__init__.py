@@ -1,0 +1,1 @@
+"""What a method computes with: task vectors, elementwise operations, selection, linear algebra."""

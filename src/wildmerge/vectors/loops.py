@@ -1,0 +1,157 @@
+"""Loops over chunks of task vectors, compiled for the CPU at hand by numba.
+
+As chains of whole-array operations they would pass through memory once an operation. They run without
+Python's lock, reading included: where two threads took turns at it for each piece of a file, a third of
+the time went into waiting. What a GPU runs in their place stands in `wildmerge.vectors.elementwise`.
+
+Each is compiled when it is first called and kept beside this file, as Python keeps what it compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Places = NDArray[np.int64]
+_ZERO, _TWO = np.float32(0), np.float32(2)
+_TILE = 1 << 12
+"""Columns that are worked on at once: some float32 rows of them fit the first or second cache."""
+_PIECE = 1 << 16
+"""Weights that are read at once: they are still in the second cache when they are used."""
+
+
+def _compiled(reassociate: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function; with `reassociate`, its sums are added up in the order that is fastest.
+
+    The order depends on the kind of CPU, never on threads or chunks.
+    """
+    flags = {"reassoc", "contract"} if reassociate else set()
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(function, nogil=True, fastmath=flags, cache=True)
+        except RuntimeError:  # neither this folder nor the user's may be written to
+            return numba.njit(function, nogil=True, fastmath=flags)
+
+    return decorate
+
+
+_pread = numba.types.ExternalFunction(  # of the C library: reading needs no Python, either
+    "pread",
+    numba.types.intp(numba.types.int32, numba.types.uintp, numba.types.uintp, numba.types.int64),
+)
+
+
+@_compiled()
+def _read(file: int, offset: int, bits: NDArray[np.uint16]) -> bool:
+    """Fill `bits` from a file; tell whether it could be done."""
+    done, size = 0, 2 * len(bits)
+    while done < size:
+        count = _pread(file, bits.ctypes.data + done, size - done, offset + done)
+        if count <= 0:
+            return False
+        done += count
+    return True
+
+
+@_compiled(reassociate=True)
+def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float:
+    """Read bfloat16 weights of n experts, from `offsets` (n,) of `files` (n,), and subtract `base` (c,).
+
+    Returns:
+        The sum of `out` (n, c): not finite when an element is not, or when something cannot be read.
+    """
+    total, bits = _ZERO, np.empty(_PIECE, np.uint16)
+    for start in range(0, len(base), _PIECE):
+        origin = base[start : start + _PIECE]
+        for i in range(len(files)):
+            deltas, stored = out[i, start : start + _PIECE], bits[: len(origin)]
+            if not _read(files[i], offsets[i] + 2 * start, stored):
+                return np.nan
+            for j in range(len(origin)):
+                # the upper half of a float32 is a bfloat16
+                value = np.uint32(np.uint32(stored[j]) << np.uint32(16)).view(np.float32)
+                deltas[j] = value - origin[j]
+                total += deltas[j]
+    return total
+
+
+@_compiled()
+def add_up(files: Places, offsets: Places, base: Floats, out: Floats) -> bool:
+    """The same, but write the sum of the task vectors to `out` (c,); tell whether all could be read."""
+    bits = np.empty(_PIECE, np.uint16)
+    for start in range(0, len(base), _PIECE):
+        origin, total = base[start : start + _PIECE], out[start : start + _PIECE]
+        stored = bits[: len(origin)]
+        for j in range(len(total)):
+            total[j] = _ZERO
+        for i in range(len(files)):
+            if not _read(files[i], offsets[i] + 2 * start, stored):
+                return False
+            for j in range(len(origin)):
+                value = np.uint32(np.uint32(stored[j]) << np.uint32(16)).view(np.float32)
+                total[j] += value - origin[j]
+    return True
+
+
+@_compiled(reassociate=True)
+def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None:
+    """Add the inner products of the rows of (n, c) to `out` (n, n), in float32 within whole blocks."""
+    n = len(deltas)
+    for start in range(0, deltas.shape[1] // block * block, block):
+        for i in range(n):
+            row = deltas[i, start : start + block]
+            for k in range(0, i + 1, 2):  # two at once: a row is loaded for both
+                after = min(k + 1, i)
+                one, other = deltas[k, start : start + block], deltas[after, start : start + block]
+                first = second = _ZERO
+                for j in range(len(row)):
+                    first += row[j] * one[j]
+                    second += row[j] * other[j]
+                out[i, k] += first
+                if after > k:
+                    out[i, after] += second
+    for i in range(n):
+        for k in range(i):
+            out[k, i] = out[i, k]
+
+
+@_compiled()
+def split(row: Floats, low: np.float32, high: np.float32, inside: Floats) -> tuple[int, int]:
+    """Count magnitudes above `high`, and copy those in [low, high] to `inside` (c,); return how many."""
+    above = count = 0
+    for j in range(len(row)):
+        size = abs(row[j])
+        above += size > high
+        inside[count] = size  # stays if it counts: a branch would be guessed wrong too often
+        count += (size >= low) & (size <= high)
+    return above, count
+
+
+@_compiled()
+def elect(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> None:
+    """See `elementwise.elect`; fills `total` and `voters` (c,) from `deltas` (n, c)."""
+    size = np.empty(_TILE, np.float32)
+    plus, minus = np.empty_like(size), np.empty_like(size)
+    for start in range(0, len(total), _TILE):
+        agreeing, chosen = total[start : start + _TILE], voters[start : start + _TILE]
+        width = len(agreeing)
+        for j in range(width):
+            agreeing[j] = size[j] = plus[j] = minus[j] = _ZERO
+        for i in range(len(deltas)):
+            row, weight = deltas[i, start : start + _TILE], weights[i]
+            for j in range(width):
+                entry = weight * row[j]
+                agreeing[j] += entry
+                size[j] += abs(entry)
+                plus[j] += weight if entry > 0 else _ZERO
+                minus[j] += weight if entry < 0 else _ZERO
+        for j in range(width):
+            up = agreeing[j] >= 0
+            chosen[j] = plus[j] if up else minus[j]
+            agreeing[j] = (agreeing[j] + (size[j] if up else -size[j])) / _TWO
