@@ -85,7 +85,7 @@ class Adapted(Checkpoint):
         self.changed = sorted({*self._made.patches, *self._made.copies})
 
     @property
-    def config(self) -> dict[str, Any]:  # type: ignore[override]
+    def config(self) -> dict[str, Any]:
         """The base's configuration: an adapter has none of its own."""
         return self._base.config
 

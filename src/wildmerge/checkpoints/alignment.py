@@ -15,9 +15,10 @@ from torch import Tensor
 
 from wildmerge.checkpoints.adapter import Adapted
 from wildmerge.checkpoints.compatibility import extra_tensors
+from wildmerge.checkpoints.dtypes import FLOATS
 from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
 from wildmerge.checkpoints.stored import StoredTensor, flat
-from wildmerge.checkpoints.tensors import FLOATS, Checkpoint, TensorInfo
+from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
 from wildmerge.checkpoints.vocabulary import KEPT, Rows, match_rows
 from wildmerge.errors import Refusal
 
@@ -86,7 +87,7 @@ class Aligned(Checkpoint):
             name: (expert, sources[name]) if name in sources else (base, name)
             for name in base.tensors
         }
-        self._rows = None if rows is None else torch.tensor(rows.index)
+        self._rows = None if rows is None else torch.tensor(rows.counterparts)
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the expert's tensor in the base's shape; the base's rows where it has none."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from wildmerge.checkpoints.dtypes import FLOATS
 from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
-from wildmerge.checkpoints.tensors import FLOATS, TensorInfo
+from wildmerge.checkpoints.tensors import TensorInfo
 from wildmerge.errors import Refusal
 
 _BUFFER = re.compile(

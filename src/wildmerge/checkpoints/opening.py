@@ -9,11 +9,11 @@ from wildmerge.checkpoints.pickled import Pickled
 from wildmerge.checkpoints.tensors import (
     Checkpoint,
     Safetensors,
-    read_json,
     safetensors_files,
     weight_files,
 )
 from wildmerge.errors import Refusal
+from wildmerge.storage.files import read_json
 
 
 def open_checkpoint(folder: str | Path, base: Checkpoint | None = None) -> Checkpoint:
@@ -44,7 +44,7 @@ def open_weights(folder: str | Path) -> Checkpoint:
         return _model(folder)
     weights = _adapter(folder)
     path = folder / "adapter_config.json"
-    weights.config = {"peft_type": None} | read_json(path, "an adapter needs it")
+    weights.config = {"peft_type": None} | read_json(path, missing="an adapter needs it")
     return weights
 
 

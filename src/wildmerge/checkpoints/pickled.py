@@ -10,6 +10,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wildmerge.checkpoints.dtypes import name_of
 from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
 from wildmerge.errors import Refusal
 
@@ -32,7 +33,7 @@ class Pickled(Checkpoint):
         self.folder = folder
         self._tensors = {name: t for file in files for name, t in _load(file).items()}
         self.tensors = {
-            name: TensorInfo(_dtype_name(tensor), tuple(tensor.shape))
+            name: TensorInfo(name_of(tensor.dtype), tuple(tensor.shape))
             for name, tensor in self._tensors.items()
         }
 
@@ -63,10 +64,3 @@ def _load(file: Path) -> dict[str, Tensor]:
             f"{file}: not a plain dictionary of tensors; save the model with save_pretrained"
         )
     return content
-
-
-def _dtype_name(tensor: Tensor) -> str:
-    """Return the name that safetensors has for a tensor's dtype."""
-    from wildmerge.checkpoints.writer import NAMES
-
-    return NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))

@@ -15,19 +15,6 @@ from torch import Tensor
 
 from wildmerge.errors import Refusal
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""The dtypes that safetensors files hold and merges write, by their names there."""
 _WINDOW = 1 << 20
 """Elements that are read at once to pick some of them out."""
 _AHEAD = 1 << 22
@@ -87,7 +74,7 @@ class StoredTensor:
         begin, end, _ = index.indices(self.numel())
         piece = torch.empty(max(end - begin, 0), dtype=self.dtype)
         file, position = self.place(slice(begin, end))
-        view = memoryview(piece.view(torch.uint8).numpy())
+        view = piece.view(torch.uint8).numpy().data
         while view:
             count = os.preadv(file, [view], position)
             if not count:

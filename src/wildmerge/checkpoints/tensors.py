@@ -17,16 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wildmerge.checkpoints.dtypes import DTYPES, FLOATS
 from wildmerge.errors import Refusal
+from wildmerge.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wildmerge.checkpoints.stored import File, StoredTensor
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
-"""Storage dtypes that are plain floating-point weights."""
-_OUTPUT_DTYPES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _LARGEST_HEADER = 100_000_000
 _NOT_THE_MODEL = ("adapter_", "consolidated")  # an adapter beside it, the same weights once more
 
@@ -58,7 +57,7 @@ class Checkpoint(ABC):
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
-        return read_json(self.folder / "config.json", "a checkpoint needs its config.json")
+        return read_json(self.folder / "config.json", missing="a checkpoint needs its config.json")
 
     @property
     def tokenizer(self) -> Path | None:
@@ -73,7 +72,7 @@ class Checkpoint(ABC):
         for info in self.tensors.values():
             if info.dtype in FLOATS:
                 sizes[info.dtype] += math.prod(info.shape)
-        return _OUTPUT_DTYPES[sizes.most_common(1)[0][0] if sizes else "F32"]
+        return DTYPES[sizes.most_common(1)[0][0] if sizes else "F32"].merged or "float32"
 
 
 class Safetensors(Checkpoint):
@@ -117,7 +116,7 @@ class Safetensors(Checkpoint):
 
     def stored(self, name: str) -> Tensor | StoredTensor:
         """Return a tensor that is read slice by slice."""
-        from wildmerge.checkpoints.stored import DTYPES, File, StoredTensor
+        from wildmerge.checkpoints.stored import File, StoredTensor
 
         file, (dtype, shape) = self._file_of[name], self.tensors[name]
         if (
@@ -125,7 +124,7 @@ class Safetensors(Checkpoint):
         ):  # of two threads that open it at once, one closes it again
             self._descriptors.setdefault(file, File(file))
         descriptor, start = self._descriptors[file], self._start_of[name]
-        return StoredTensor(descriptor, start, DTYPES[dtype], shape)
+        return StoredTensor(descriptor, start, DTYPES[dtype].torch, shape)
 
 
 def weight_files(folder: Path, stem: str, suffix: str) -> list[Path]:
@@ -136,7 +135,7 @@ def weight_files(folder: Path, stem: str, suffix: str) -> list[Path]:
     """
     index = folder / f"{stem}.{suffix}.index.json"
     if index.exists():
-        content = read_json(index, "")
+        content = read_json(index, missing="fetch the checkpoint again")
         try:
             names = sorted(set(content["weight_map"].values()))
         except (KeyError, AttributeError, TypeError):
@@ -161,17 +160,6 @@ def safetensors_files(folder: Path) -> list[Path]:
         if not file.name.startswith(_NOT_THE_MODEL)
     ]
     return weight_files(folder, "model", "safetensors") or others
-
-
-def read_json(path: Path, why: str) -> dict[str, Any]:
-    """Read a JSON file of a checkpoint; raises Refusal when it is missing (`why`) or broken."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise Refusal(f"{path}: missing; {why}") from None
-    except json.JSONDecodeError as error:
-        raise Refusal(f"{path}: not valid JSON ({error.msg}); fetch it again") from None
-    return content
 
 
 def _existing(file: Path, why: str) -> Path:

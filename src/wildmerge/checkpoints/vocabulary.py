@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wildmerge.checkpoints.tensors import read_json
 from wildmerge.errors import Refusal
+from wildmerge.storage.files import read_json
 
 KEPT = -1
-"""In `Rows.index`: this row of the base has no counterpart."""
+"""In `Rows.counterparts`: this row of the base has no counterpart."""
 
 
 class Rows(NamedTuple):
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     other rows `dropped`.
     """
 
-    index: tuple[int, ...]
+    counterparts: tuple[int, ...]
     shared: int
     kept: int
     dropped: int
@@ -68,17 +68,17 @@ def _match(
     theirs = {token: row for token, row in theirs.items() if row < expert_rows}
     if base_rows == expert_rows and _agree(ours, theirs):
         return None
-    index = [KEPT] * base_rows
+    counterparts = [KEPT] * base_rows
     for token, row in ours.items():
-        index[row] = theirs.get(token, KEPT)
-    shared = base_rows - index.count(KEPT)
+        counterparts[row] = theirs.get(token, KEPT)
+    shared = base_rows - counterparts.count(KEPT)
     if 2 * shared < min(len(ours), len(theirs)):
         raise Refusal(
             f"{expert[0].parent}: its tokenizer shares only {shared} tokens with the base's; not an "
             "expert of this base"
         )
-    dropped = expert_rows - len(set(index) - {KEPT})
-    return Rows(tuple(index), shared, base_rows - shared, dropped)
+    dropped = expert_rows - len(set(counterparts) - {KEPT})
+    return Rows(tuple(counterparts), shared, base_rows - shared, dropped)
 
 
 def _agree(ours: dict[str, int], theirs: dict[str, int]) -> bool:
@@ -94,7 +94,7 @@ def _agree(ours: dict[str, int], theirs: dict[str, int]) -> bool:
 def _vocabulary(file: tuple[Path, int]) -> dict[str, int]:
     """Return token -> row of a tokenizer.json (a path and its time of change)."""
     path = file[0]
-    content = read_json(path, "")
+    content = read_json(path, missing="fetch it again")
     try:
         listed: Any = content["model"]["vocab"]
         rows = (

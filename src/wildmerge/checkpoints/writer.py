@@ -19,12 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wildmerge.checkpoints.stored import DTYPES
+from wildmerge.checkpoints.dtypes import DTYPES
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import private_folder, publish
 
 SHARD_BYTES = 5_000_000_000
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64
 
 
@@ -91,7 +90,7 @@ class Writer:
         """Write `values` (any float dtype, 1-D) from element `start` of the flattened tensor."""
         place = self._places[name]
         stored = values.to(place.dtype).contiguous().cpu()
-        view = memoryview(stored.view(torch.uint8).numpy())
+        view = stored.view(torch.uint8).numpy().data
         position = place.offset + start * place.dtype.itemsize
         while view:
             written = os.pwrite(place.file, view, position)
@@ -126,7 +125,7 @@ class Writer:
         for name, (dtype, _) in tensors.items():
             begin, end = header[name]["data_offsets"]  # type: ignore[index]
             offset = 8 + len(text) + begin
-            self._places[name] = _Place(file, offset, end - begin, DTYPES[dtype])
+            self._places[name] = _Place(file, offset, end - begin, DTYPES[dtype].torch)
 
 
 def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:

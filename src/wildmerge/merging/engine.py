@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 from wildmerge.checkpoints.alignment import align, warnings_of
-from wildmerge.checkpoints.tensors import FLOATS, Checkpoint
-from wildmerge.checkpoints.writer import NAMES, Writer, new_folder
+from wildmerge.checkpoints.dtypes import FLOATS, name_of
+from wildmerge.checkpoints.tensors import Checkpoint
+from wildmerge.checkpoints.writer import Writer, new_folder
 from wildmerge.merging import card
 from wildmerge.merging.spectra import Spectra
 from wildmerge.methods import catalogue as methods
@@ -129,7 +130,7 @@ class _Engine:
         """Merge every tensor into shards in `folder`; return what is to be told of each."""
         floats = {n: i for n, i in self.base.tensors.items() if i.dtype in FLOATS}
         stored = {
-            n: NAMES[self.dtype] if n in floats else i.dtype for n, i in self.base.tensors.items()
+            n: name_of(self.dtype) if n in floats else i.dtype for n, i in self.base.tensors.items()
         }
         writer = Writer(folder, {n: (stored[n], i.shape) for n, i in self.base.tensors.items()})
         for name in self.base.tensors.keys() - floats.keys():  # buffers that are no weights

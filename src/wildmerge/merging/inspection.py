@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from wildmerge.checkpoints.alignment import align, warnings_of
 from wildmerge.checkpoints.compatibility import compare, require_base
+from wildmerge.checkpoints.dtypes import FLOATS
 from wildmerge.checkpoints.opening import open_checkpoint
-from wildmerge.checkpoints.tensors import FLOATS, Checkpoint
+from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.vectors.task_vectors import TaskVectors
 

@@ -47,9 +47,9 @@ def compute(
     import torch
 
     from wildmerge.checkpoints.compatibility import require_compatible
+    from wildmerge.checkpoints.dtypes import FLOATS
     from wildmerge.checkpoints.opening import open_checkpoint
     from wildmerge.checkpoints.roles import role_of
-    from wildmerge.checkpoints.tensors import FLOATS
     from wildmerge.checkpoints.writer import Writer
     from wildmerge.vectors import linalg
     from wildmerge.vectors.task_vectors import TaskVectors

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from wildmerge.checkpoints.dtypes import DTYPES
 from wildmerge.planning.lock import Lock
 from wildmerge.study.file import Benchmark, Study
 from wildmerge.study.recipe import Recipe, recipe_id
 
-DTYPE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 MEMBERS = {"headqa": 2, "mmlu": 57, "leaderboard_gpqa": 3, "leaderboard_bbh": 24}
 """Tasks in the groups and tags of lm-eval 0.4.13."""
 
@@ -73,7 +73,10 @@ def base_size(study: Study, name: str, lock: Lock | None) -> Size | None:
         weights = float(stated[1]) * {"B": 1e9, "M": 1e6}[stated[2]]
         return Size(weights, 2 * weights, None, None)
     numels = {tensor: math.prod(shape) for tensor, (_, shape) in tensors.items()}
-    merged = sum(numels[tensor] * DTYPE_BYTES.get(kind, 1) for tensor, (kind, _) in tensors.items())
+    merged = sum(
+        numels[tensor] * (DTYPES[dtype].itemsize if dtype in DTYPES else 1)
+        for tensor, (dtype, _) in tensors.items()
+    )
     largest = max(numels, key=lambda tensor: numels[tensor])
     download = sum(file["size"] for e in entries if e.get("repo") for file in e["files"].values())
     return Size(sum(numels.values()), merged, download, (largest, tensors[largest][1]))

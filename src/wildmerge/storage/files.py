@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from wildmerge.errors import Refusal
 from wildmerge.storage.heartbeat import HERE, beating, silent
 
 _LOCK = ".lock"
@@ -45,6 +46,36 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     """Write `value` as JSON with sorted keys, atomically; NaN and Infinity raise ValueError."""
     text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return write_atomically(path, text + "\n")
+
+
+def read_json(
+    path: str | os.PathLike[str], *, missing: str, broken: str = "fetch it again"
+) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Infinity and NaN, which JSON lacks and some files have, become `{"__float__": "Infinity"}`, as
+    transformers writes them: what is read can be written again.
+
+    Args:
+        path: the file.
+        missing: what to do when there is none.
+        broken: what to do when it is not JSON.
+
+    Raises:
+        Refusal: there is no such file, or no object in it.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream, parse_constant=lambda constant: {"__float__": constant})
+    except FileNotFoundError:
+        raise Refusal(f"{path}: missing; {missing}") from None
+    except OSError as error:
+        raise Refusal(f"{path}: cannot be read ({error.strerror}); {broken}") from None
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{path}: not valid JSON ({error}); {broken}") from None
+    if not isinstance(content, dict):
+        raise Refusal(f"{path}: no JSON object; {broken}")
+    return content
 
 
 @contextmanager
