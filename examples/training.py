@@ -5,17 +5,21 @@ a loss mask. On one machine the same seed and one thread give the same bytes.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wildmerge.storage.files import current_umask
+from wildmerge.storage.files import current_umask, write_atomically
+from wildmerge.storage.folders import new_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -135,23 +139,28 @@ def _log_lines(label: str, steps: int) -> Callable[[float], None]:
     return advance
 
 
-def save_checkpoint(model: nn.Module, tokenizer: object, out: str | os.PathLike[str]) -> Path:
-    """Write a Hugging Face model directory that appears under its name only when complete.
+def save_checkpoint(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    out: str | os.PathLike[str],
+    card: str = "",
+) -> Path:
+    """Write a Hugging Face model directory; it appears when complete and replaces an existing one.
 
-    The weights are rounded to bfloat16, as language models are published. What an interrupted run
-    left behind is removed first; an existing `out` is replaced.
+    Args:
+        model: its weights are rounded to bfloat16, as language models are published.
+        tokenizer: goes beside them.
+        out: the directory.
+        card: text of its README.md; none without one.
     """
     out = Path(out)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.to(torch.bfloat16).save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    for file in partial.iterdir():
-        file.chmod(0o666 & ~current_umask())
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with new_folder(out, overwrite=True) as partial:
+        model.to(torch.bfloat16).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if card:
+            write_atomically(partial / "README.md", card)
+        for file in partial.iterdir():
+            file.chmod(0o666 & ~current_umask())
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
     return out

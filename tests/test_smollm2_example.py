@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from examples import olmo_data, smollm2, smollm2_texts, wheels
+from examples import olmo_data, smollm2, smollm2_texts
 from wildmerge.errors import Refusal
 
 REAL = Path("results/examples/smollm2")
@@ -116,18 +116,6 @@ def test_command_line_answers_a_missing_wheel_with_one_line(tmp_path: Path, caps
     arguments = ["base", "--wheel", str(tmp_path / "none.whl"), "--out", str(tmp_path / "base")]
     assert smollm2.main(arguments) == 1
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_directory_takes_its_name_only_when_complete(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(RuntimeError), wheels.complete_directory(out) as partial:
-        (partial / "half").touch()
-        raise RuntimeError
-    assert not out.exists()
-    with wheels.complete_directory(out) as partial:
-        (partial / "whole").touch()
-        assert not out.exists()
-    assert [file.name for file in tmp_path.rglob("*")] == ["out", "whole"]
 
 
 def test_every_digit_is_a_token_and_spaces_before_it_stay_together() -> None:

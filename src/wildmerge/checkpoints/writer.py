@@ -1,18 +1,12 @@
-"""Writing a merged checkpoint: shards laid out from the known shapes and filled in place.
-
-The folder grows under a hidden name beside its final one, locked by the process that fills it, and is
-renamed when it is complete; the next process removes what a killed one left.
-"""
+"""Writing a merged checkpoint: shards laid out from the known shapes and filled in place."""
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,32 +14,9 @@ import torch
 from torch import Tensor
 
 from wildmerge.checkpoints.dtypes import DTYPES
-from wildmerge.errors import Refusal
-from wildmerge.storage.files import private_folder, publish
 
 SHARD_BYTES = 5_000_000_000
 _ALIGNMENT = 64
-
-
-@contextmanager
-def new_folder(final: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a hidden folder to fill; it becomes `final` when the block ends without an exception.
-
-    Raises:
-        Refusal: `final` exists and `overwrite` is false, or its disk is full.
-    """
-    if final.exists() and not overwrite:
-        raise Refusal(f"{final}: exists; give --overwrite to replace it or choose another --out")
-    try:
-        with private_folder(final.parent, f".{final.name}.partial-") as partial:
-            yield partial
-            publish(partial, final)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Refusal(
-            f"{final}: {error.strerror}; free some space or choose a folder on another disk"
-        ) from None
 
 
 class _Place(NamedTuple):

@@ -21,7 +21,9 @@ from wildmerge.jobs.notes import Note, last_line, note_path, noted
 from wildmerge.planning.lock import Lock, check_unchanged
 from wildmerge.planning.models import Job, Model, Test, list_jobs, list_tests, missing, spectra_of
 from wildmerge.scoring.progress import RequestsBar
-from wildmerge.storage.files import held, private_folder, write_json
+from wildmerge.storage.files import write_json
+from wildmerge.storage.folders import private_folder
+from wildmerge.storage.locks import locked
 from wildmerge.study.file import Study
 
 
@@ -105,7 +107,7 @@ def _in_turn(models: Sequence[Model], results: Path) -> Iterator[Model]:
     later = []
     for wait in (False, True):
         for model in later if wait else models:
-            with held(results / "locks" / model.id, wait=wait) as mine:
+            with locked(results / "locks" / model.id, wait=wait) as mine:
                 if mine:
                     yield model
                 else:

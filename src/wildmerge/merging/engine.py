@@ -20,10 +20,11 @@ from tqdm import tqdm
 from wildmerge.checkpoints.alignment import align, warnings_of
 from wildmerge.checkpoints.dtypes import FLOATS, name_of
 from wildmerge.checkpoints.tensors import Checkpoint
-from wildmerge.checkpoints.writer import Writer, new_folder
+from wildmerge.checkpoints.writer import Writer
 from wildmerge.merging import card
 from wildmerge.merging.spectra import Spectra
 from wildmerge.methods import catalogue as methods
+from wildmerge.storage.folders import new_folder
 from wildmerge.study.recipe import Recipe
 from wildmerge.vectors import linalg
 from wildmerge.vectors.task_vectors import TaskVectors

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wildmerge.errors import Refusal
-from wildmerge.storage.files import private_folder
+from wildmerge.storage.folders import private_folder
 from wildmerge.study.recipe import NUMERICS, short_hash
 
 if TYPE_CHECKING:  # a study's list of files needs no torch

@@ -1,1 +1,1 @@
-"""Files that are whole or absent, and locks and signs of life that tell who works on them."""
+"""Files and folders that are whole or absent, and locks and signs of life that say who works on them."""

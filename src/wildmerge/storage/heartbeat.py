@@ -1,6 +1,6 @@
 """Signs of life that other machines can read: a file whose time is renewed while its process lives.
 
-File locks tell at once whether a process of this machine is alive, but on some shared file systems they
+File locks show at once whether a process of this machine is alive, but on some shared file systems they
 do not reach other machines. A file's time does, only later.
 """
 

@@ -21,7 +21,7 @@ from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint, safetensors_files
 from wildmerge.errors import Refusal
 from wildmerge.scoring.vllm.weight_probe import HEAD, checkpoint_sums, is_tied, same_sums
-from wildmerge.storage.files import private_folder
+from wildmerge.storage.folders import private_folder
 
 logger = logging.getLogger(__name__)
 
