@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from wildmerge.study.recipe import Recipe, recipe_id
 
 MEMBERS = {"headqa": 2, "mmlu": 57, "leaderboard_gpqa": 3, "leaderboard_bbh": 24}
 """Tasks in the groups and tags of lm-eval 0.4.13."""
+NUMBERS = ("items", "requests", "naive", "hf", "prefix")
+"""What a benchmark's cost counts."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Cost:
     def of(self, items: int) -> Cost:
         """Return the same for another number of items, in proportion."""
         share = items / self.items
-        counts = (self.requests, self.naive, self.hf, self.prefix)
-        return Cost(items, *(round(share * count) for count in counts), self.source)
+        scaled = {name: round(share * getattr(self, name)) for name in NUMBERS}
+        return replace(self, **scaled | {"items": items})
 
     def asked(self, backend: str) -> int:
         """Return the tokens that a backend computes."""
@@ -99,9 +101,8 @@ def benchmark_cost(
 def _recorded() -> dict[str, Cost]:
     """Return the committed counts by task."""
     table = resources.files("wildmerge").joinpath("data/tokens.csv").read_text(encoding="utf-8")
-    numbers = ("items", "requests", "naive", "hf", "prefix")
     return {
-        row["task"]: Cost(*(int(row[n]) for n in numbers), source=row["source"])
+        row["task"]: Cost(**{n: int(row[n]) for n in NUMBERS}, source=row["source"])
         for row in csv.DictReader(table.splitlines())
     }
 
@@ -109,8 +110,8 @@ def _recorded() -> dict[str, Cost]:
 def _counted(study: Study, benchmark: Benchmark, lock: Lock | None, results: Path) -> Cost | None:
     """Return the counts of the finished result with the most items, of any of the study's bases."""
     found: list[Cost] = []
-    for name, base in study.bases.items() if lock else ():
-        if base.checkpoint not in lock.checkpoints:
+    for name, base in study.bases.items():
+        if lock is None or base.checkpoint not in lock.checkpoints:
             continue
         model = recipe_id(Recipe(base=base.checkpoint), lock.identities)
         for path in (results / "evals" / model).glob(f"{benchmark.task}-*.json"):
@@ -118,7 +119,9 @@ def _counted(study: Study, benchmark: Benchmark, lock: Lock | None, results: Pat
             tokens = result.get("tokens", {})
             if tokens.get("naive"):
                 naive = tokens["naive"]  # what `hf` would compute is not counted: at most this
-                counts = (tokens["requests"], naive, naive, tokens["computed"])
                 source = f"counted on {result['n']:,} items with {name}"
-                found.append(Cost(result["n"], *counts, source))
+                cost = Cost(
+                    result["n"], tokens["requests"], naive, naive, tokens["computed"], source
+                )
+                found.append(cost)
     return max(found, key=lambda cost: cost.items, default=None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge.errors import Refusal, unknown
-from wildmerge.planning.costs import Cost, Size, base_size, benchmark_cost
+from wildmerge.planning.costs import NUMBERS, Cost, Size, base_size, benchmark_cost
 from wildmerge.planning.lock import Lock, checkpoints_of
 from wildmerge.planning.models import Model, list_jobs, list_models
 from wildmerge.study.file import Study
@@ -20,7 +20,6 @@ from wildmerge.study.file import Study
 GPUS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "L4": 121}
 """Peak dense bfloat16 TFLOP/s by the makers' data sheets."""
 READ_SPEED = 2e9  # bytes/s from the disk that holds the checkpoints
-NUMBERS = ("items", "requests", "naive", "hf", "prefix")
 ITEM_BYTES = 27  # of a result file, one benchmark item: its hash and whether it was right
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import random
-import re
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
@@ -23,15 +21,15 @@ from wildmerge.scoring.result import Item, Result, result_of, tokens_of
 from wildmerge.storage.files import write_json
 from wildmerge.study.file import Benchmark, Evaluation
 from wildmerge.study.recipe import short_hash
-from wildmerge.tasks.sources import include_paths
+from wildmerge.tasks.loading import Loader
 
 if TYPE_CHECKING:
     from wildmerge.scoring.vllm.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-SEED, FEWSHOT_SEED = 0, 1234
-"""lm-eval's own default seeds: of task preparation, and of drawing few-shot examples."""
+FEWSHOT_SEED = 1234
+"""lm-eval's own default seed of drawing few-shot examples."""
 
 
 class Session:
@@ -62,13 +60,9 @@ class Session:
         batch_size: int = 16,
     ) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._scratch = tempfile.TemporaryDirectory(prefix="wildmerge-tasks-")
-        folders = include_paths(tasks, tasks_dir, task_data, Path(self._scratch.name))
-        from lm_eval.tasks import TaskManager
-
+        self._scratch = tempfile.TemporaryDirectory(prefix="wildmerge-engine-")
+        self._loader = Loader(tasks, tasks_dir, task_data)
         _quiet()
-        self._manager = TaskManager(include_path=folders, include_defaults=False)
-        self._loaded: dict[str, Any] = {}
         self._built: set[tuple[str, str | None]] = set()
         self.requests: dict[str, int] = {}
         self.evaluation = evaluation
@@ -79,7 +73,7 @@ class Session:
     def check(self, benchmarks: Iterable[Benchmark]) -> None:
         """Load tasks and their data, before any model; raises Refusal where one cannot be scored."""
         for benchmark in benchmarks:
-            for name, task in self._tasks(benchmark)["tasks"].items():
+            for name, task in self._loader.load(benchmark)["tasks"].items():
                 known = [entry["metric"] for entry in task.config.metric_list or ()]
                 if known and benchmark.metric not in known:
                     problem = unknown("metric", benchmark.metric, known)
@@ -149,7 +143,7 @@ class Session:
         if template is not None:
             chat = dict.fromkeys(chat, True) | {"chat_template": lm.apply_chat_template}
         self.requests[name] = 0
-        for task_name, task in self._tasks(item.benchmark)["tasks"].items():
+        for task_name, task in self._loader.load(item.benchmark)["tasks"].items():
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
             path = None
             if self.store and item.evaluation_id:
@@ -169,7 +163,7 @@ class Session:
 
         from wildmerge.scoring.instances import forget_answers
 
-        tasks = self._tasks(item.benchmark)
+        tasks = self._loader.load(item.benchmark)
         for task in tasks["tasks"].values():
             forget_answers(task)
         before = tokens_of(lm)
@@ -198,50 +192,12 @@ class Session:
             )
         return result_of(raw, item, self.evaluation) | ({"tokens": spent} if spent else {})
 
-    def _tasks(self, benchmark: Benchmark) -> Any:
-        """Return a task or group and its data, loaded once; raises Refusal where that fails."""
-        name = benchmark.name
-        if name not in self._loaded:
-            random.seed(SEED)
-            try:
-                with redirect_stderr(io.StringIO()):  # progress bars of reading the data
-                    loaded = self._manager.load([benchmark.task])
-            except Exception as error:  # of any library that reads data
-                raise Refusal(_unreadable(benchmark.task, error)) from error
-            for member, task in loaded["tasks"].items():
-                _set_fewshot(member, task, benchmark.num_fewshot)
-            self._loaded[name] = loaded
-        return self._loaded[name]
-
-
-def _unreadable(task: str, error: Exception) -> str:
-    """Say in one line why a task's data cannot be read, and what to do."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    reason = re.sub(r"(?<=//)[^/@\s]+@|\?\S+", "", reason)  # addresses may carry passwords
-    return (
-        f"benchmark {task}: its data cannot be read ({reason}); fetch them where there is network "
-        f"(`wildmerge fetch STUDY.yaml`), or put them into a folder as {task}/<split>.jsonl and name "
-        "it as task_data in the study (--task-data)"
-    )
-
-
-def _set_fewshot(name: str, task: Any, wanted: int | None) -> None:
-    """Set a task's number of examples by lm-eval's rule: asked for, else its own, else none."""
-    fixed = task.get_config("num_fewshot")
-    if wanted is None:
-        task.set_config(key="num_fewshot", value=fixed or 0)
-    elif fixed == 0 != wanted:
-        raise Refusal(f"benchmark {name}: its definition fixes num_fewshot at 0; leave it out")
-    else:
-        task.set_config(key="num_fewshot", value=wanted)
-
 
 def _quiet() -> None:
-    """Leave lm-eval, datasets and transformers their warnings and take their chatter."""
+    """Leave datasets and transformers their warnings and take their chatter."""
     import datasets
     import transformers
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

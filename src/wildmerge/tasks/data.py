@@ -1,22 +1,21 @@
-"""Benchmark data of the hub, brought into the cache of datasets where there is network.
+"""Benchmark data of the hub, downloaded into the cache of datasets where there is network.
 
-lm-eval itself loads every task once, so that what it will ask for on a compute node without network is
-exactly what is there.
+Every task is loaded once as for scoring, so that what it will ask for on a compute node without network
+is exactly what is there.
 """
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
-from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from wildmerge.errors import Refusal
 from wildmerge.hub.transfer import PAUSES
-from wildmerge.study.file import Study
-from wildmerge.tasks.sources import hub_tasks, include_paths, source_of
+from wildmerge.study.file import Benchmark, Study
+from wildmerge.tasks.loading import Loader
+from wildmerge.tasks.sources import hub_tasks, source_of
 
 
 def fetch_data(study: Study) -> tuple[list[str], list[str]]:
@@ -29,37 +28,36 @@ def fetch_data(study: Study) -> tuple[list[str], list[str]]:
     if not tasks:
         return [], []
     import datasets
-    from lm_eval.tasks import TaskManager
 
     datasets.disable_progress_bars()
     for library in ("lm_eval", "datasets", "huggingface_hub"):  # they quote addresses and headers
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    loader = Loader(tasks, study.tasks_dir, study.task_data)
     fetched, problems = [], []
-    with tempfile.TemporaryDirectory(prefix="wildmerge-tasks-") as scratch:
-        folders = include_paths(tasks, study.tasks_dir, study.task_data, Path(scratch))
-        manager = TaskManager(include_path=folders, include_defaults=False)
-        for task in tqdm(tasks, desc="fetching data", unit="benchmark", disable=None):
-            try:
-                _load(manager, task)
-                fetched.append(task)
-            except Exception as error:  # datasets knows a hundred ways to fail
-                problems.append(_in_one_line(study, task, error))
+    for task in tqdm(tasks, desc="fetching data", unit="benchmark", disable=None):
+        try:
+            _load(loader, task)
+            fetched.append(task)
+        except (
+            Refusal
+        ) as refusal:  # its text may quote requests; datasets knows a hundred ways to fail
+            problems.append(_in_one_line(study, task, refusal.__cause__ or refusal))
     return fetched, problems
 
 
-def _load(manager: Any, task: str) -> None:
-    """Load a task; twice more after a failure that may pass."""
+def _load(loader: Loader, benchmark: Benchmark) -> None:
+    """Load a benchmark; twice more after a failure that may pass."""
     for pause in (*PAUSES[:2], None):
         try:
-            manager.load([task])
+            loader.load(benchmark)
             return
-        except (OSError, RuntimeError):
-            if pause is None:
+        except Refusal as refusal:
+            if pause is None or not isinstance(refusal.__cause__, OSError | RuntimeError):
                 raise
             time.sleep(pause)
 
 
-def _in_one_line(study: Study, task: str, error: Exception) -> str:
+def _in_one_line(study: Study, task: str, error: BaseException) -> str:
     """Say which data are missing and how to provide them; an error's own text quotes requests."""
     where = source_of(study, task) or "its source"
     return (
