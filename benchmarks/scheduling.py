@@ -42,15 +42,15 @@ if "run" in sys.orig_argv:
 
         def check(self, benchmarks): pass
 
-        def score(self, model, items, **callbacks):
+        def score(self, model, files, **callbacks):
             from wildmerge.storage.files import write_json
             time.sleep({STAND_IN} / 2)
-            for item in items:
-                seed = hash((model.name, item.benchmark.task)) % 7
+            for path, evaluation in files.items():
+                seed = hash((model.name, evaluation.benchmark.task)) % 7
                 correct = [int(i % 7 <= seed) for i in range(20)]
-                write_json(item.path, {{
-                    "schema": 1, "task": item.benchmark.task, "evaluation_id": item.evaluation_id,
-                    "metric": item.benchmark.metric, "score": sum(correct) / 20, "stderr": 0.1,
+                write_json(path, {{
+                    "schema": 1, "task": evaluation.benchmark.task, "evaluation_id": evaluation.id,
+                    "metric": evaluation.benchmark.metric, "score": sum(correct) / 20, "stderr": 0.1,
                     "n": 20, "chance": 0.25, "settings": {{}}, "versions": {{}},
                     "items": {{"doc_hash": [str(i) for i in range(20)], "correct": correct}},
                 }})
@@ -70,11 +70,7 @@ if "run" in sys.orig_argv:
     cuda = types.SimpleNamespace(is_available=lambda: False)
     replace("torch", cuda=cuda, set_num_threads=lambda count: None)
     replace("wildmerge.merging.merge", merge=merge)
-
-    class Item:
-        def __init__(self, benchmark, evaluation_id, path):
-            self.benchmark, self.evaluation_id, self.path = benchmark, evaluation_id, path
-    replace("wildmerge.scoring.session", Session=Session, Item=Item)
+    replace("wildmerge.scoring.session", Session=Session)
 """
 
 

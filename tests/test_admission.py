@@ -16,7 +16,7 @@ from wildmerge.errors import Refusal
 from wildmerge.jobs.run import run_job
 from wildmerge.planning.admission import admit
 from wildmerge.planning.lock import Lock, lock_path, make_lock
-from wildmerge.planning.models import list_jobs, list_models, list_tests
+from wildmerge.planning.models import list_evaluations, list_jobs, list_models
 from wildmerge.study.file import load_study
 
 EXPERT = "checkpoints/llama/expert1"
@@ -71,7 +71,7 @@ def test_skipping_an_expert_is_as_if_it_had_not_been_named(study_file):
     del content["bases"]["llama"]["experts"]["expert1"]
     change(study_file, bases=content["bases"], sizes=[2])
     without = load_study(study_file)
-    ids = [[m.id for m in list_models(s, make_lock(s))] for s in (skipping, without)]
+    ids = [[m.recipe_id for m in list_models(s, make_lock(s))] for s in (skipping, without)]
     assert ids[0] == ids[1]
 
 
@@ -147,5 +147,6 @@ def score_of(expert, study_file):
     (job, *_) = list_jobs(study, lock)
     run_job(study, lock, job, results)
     (model,) = [model for model in job.models if model.experts == (expert,)]
-    found = [json.loads(t.result(results, model).read_text()) for t in list_tests(study, lock)]
+    files = [e.path(results, model.recipe_id) for e in list_evaluations(study, lock)]
+    found = [json.loads(file.read_text()) for file in files]
     return [(content["score"], content["items"]) for content in found]

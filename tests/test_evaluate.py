@@ -12,8 +12,9 @@ from mini_study import make_task
 from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
 from wildmerge.scoring.progress import RequestsBar
-from wildmerge.scoring.session import Item, Session
-from wildmerge.study.file import Benchmark, Evaluation
+from wildmerge.scoring.session import Session
+from wildmerge.study.evaluation import Evaluation
+from wildmerge.study.file import Benchmark, EvaluationSettings
 from wildmerge.tasks.sources import data_folders, include_paths, stock_tasks
 
 FEWSHOT = {"num_fewshot": 3}
@@ -30,12 +31,12 @@ def tasks(tmp_path, monkeypatch):
 def score(folder, tasks_dir, out, benchmarks, *, session=None, backend="hf"):
     session = session or Session(
         [b.task for b in benchmarks],
-        Evaluation(backend=backend, dtype="float32"),
+        EvaluationSettings(backend=backend, dtype="float32"),
         tasks_dir=str(tasks_dir),
     )
-    items = [Item(b, "id", out / f"{b.task}.json") for b in benchmarks]
-    session.score(folder, items)
-    return {item.benchmark.task: json.loads(item.path.read_text()) for item in items}
+    files = {out / f"{b.task}.json": Evaluation(b, "id") for b in benchmarks}
+    session.score(folder, files)
+    return {e.benchmark.task: json.loads(file.read_text()) for file, e in files.items()}
 
 
 @pytest.mark.parametrize("backend", ["hf", "prefix"])
@@ -65,7 +66,7 @@ def test_scores_are_those_of_lm_eval(tiny_qwen3, tasks, tmp_path, backend, fewsh
 def test_every_model_of_a_process_sees_the_same_examples(tiny, tasks, tmp_path):
     """Few-shot examples are drawn anew for each model, though tasks are loaded once."""
     benchmark = Benchmark(task="mini_one", **FEWSHOT)
-    session = Session(["mini_one"], Evaluation(backend="hf"), tasks_dir=str(tasks))
+    session = Session(["mini_one"], EvaluationSettings(backend="hf"), tasks_dir=str(tasks))
     folders = [tiny.base, tiny.experts[0], tiny.base]
     first, _, again = (
         score(folder, tasks, tmp_path / str(i), [benchmark], session=session)
@@ -93,11 +94,11 @@ def test_requests_are_counted_over_all_benchmarks(tiny, tasks, tmp_path):
     benchmarks = [Benchmark(task="mini_one"), Benchmark(task="mini_two", limit=10)]
     for backend in ("prefix", "hf"):
         session = Session(
-            ["mini_one", "mini_two"], Evaluation(backend=backend), tasks_dir=str(tasks)
+            ["mini_one", "mini_two"], EvaluationSettings(backend=backend), tasks_dir=str(tasks)
         )
-        items = [Item(b, "id", tmp_path / backend / f"{b.task}.json") for b in benchmarks]
+        files = {tmp_path / backend / b.task: Evaluation(b, "id") for b in benchmarks}
         with RequestsBar("tiny", benchmarks * 2, disable=False) as bar:
-            session.score(tiny.base, items, on_built=bar.expect, on_scored=bar.update)
+            session.score(tiny.base, files, on_built=bar.expect, on_scored=bar.update)
             assert session.requests == {"mini_one": 24 * 4, "mini_two": 10 * 4}
             assert (bar.n, bar.total) == (34 * 4, 2 * 34 * 4)
 
@@ -107,10 +108,13 @@ def test_requests_are_built_once_for_all_processes(tiny, tasks, tmp_path, monkey
 
     def score_in_new_session(out, limit=None):
         session = Session(
-            ["mini_one"], Evaluation(), tasks_dir=str(tasks), store=tmp_path / "requests"
+            ["mini_one"], EvaluationSettings(), tasks_dir=str(tasks), store=tmp_path / "requests"
         )
-        item = Item(benchmark.model_copy(update={"limit": limit}), "id", tmp_path / out)
-        session.score(tiny.base, [item])
+        evaluation, file = (
+            Evaluation(benchmark.model_copy(update={"limit": limit}), "id"),
+            tmp_path / out,
+        )
+        session.score(tiny.base, {file: evaluation})
         return (tmp_path / out).read_bytes()
 
     def refuse(*_, **__):
@@ -147,15 +151,15 @@ def test_command_line_scores_and_refuses(tiny, tasks, tmp_path, capsys):
 
 
 def test_models_with_other_chat_templates_are_asked_by_their_own(tiny, tasks, tmp_path):
-    session = Session(["mini_one"], Evaluation(chat_template=True), tasks_dir=str(tasks))
+    session = Session(["mini_one"], EvaluationSettings(chat_template=True), tasks_dir=str(tasks))
     tokens = []
     for name, opening in (("short", "a"), ("long", "abcdef"), ("again", "a")):
         shutil.copytree(tiny.base, tmp_path / name)
         template = opening + "{% for message in messages %}{{ message.content }}{% endfor %}"
         (tmp_path / name / "chat_template.jinja").write_text(template)
-        item = Item(Benchmark(task="mini_one"), "id", tmp_path / f"{name}.json")
-        session.score(tmp_path / name, [item])
-        tokens.append(json.loads(item.path.read_text())["tokens"]["naive"])
+        evaluation, file = Evaluation(Benchmark(task="mini_one"), "id"), tmp_path / f"{name}.json"
+        session.score(tmp_path / name, {file: evaluation})
+        tokens.append(json.loads(file.read_text())["tokens"]["naive"])
     assert tokens == [tokens[0], tokens[0] + 5 * 24 * 4, tokens[0]]
 
 
@@ -177,7 +181,7 @@ def test_a_group_with_data_for_some_members_names_the_hub_set_of_the_others(tmp_
     row = {"question": "who?", "choices": ["a", "b", "c", "d"], "answer": 0, "subject": "anatomy"}
     for split in ("dev", "test"):
         (tmp_path / f"mmlu_anatomy/{split}.jsonl").write_text(json.dumps(row) + "\n")
-    session = Session(["mmlu"], Evaluation(), task_data=str(tmp_path))
+    session = Session(["mmlu"], EvaluationSettings(), task_data=str(tmp_path))
     with pytest.raises(Refusal, match="benchmark mmlu: its data cannot be read .*cais/mmlu"):
         session.check([Benchmark(task="mmlu")])
 
@@ -195,9 +199,12 @@ def test_a_stock_task_runs_on_local_data(tiny, tmp_path):
     (tmp_path / "data/arc_easy").mkdir(parents=True)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "data/arc_easy/test.jsonl").write_text(text)
-    session = Session(["arc_easy"], Evaluation(), task_data=str(tmp_path / "data"))
-    item = Item(Benchmark(task="arc_easy", metric="acc_norm"), "id", tmp_path / "r.json")
-    session.score(tiny.base, [item])
+    session = Session(["arc_easy"], EvaluationSettings(), task_data=str(tmp_path / "data"))
+    evaluation, file = (
+        Evaluation(Benchmark(task="arc_easy", metric="acc_norm"), "id"),
+        tmp_path / "r.json",
+    )
+    session.score(tiny.base, {file: evaluation})
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["n"] == 6
     assert result["chance"] == pytest.approx(1 / 3)
@@ -235,9 +242,9 @@ def test_groups_and_tags_are_scored_over_all_items(tiny, tmp_path, name):
         folder = tmp_path / f"{name}_{member}"
         folder.mkdir()
         (folder / file).write_text((json.dumps(row) + "\n") * count)
-    session = Session([name], Evaluation(), task_data=str(tmp_path))
-    item = Item(Benchmark(task=name, metric=metric), "id", tmp_path / "r.json")
-    session.score(tiny.base, [item])
-    result = json.loads(item.path.read_text())
+    session = Session([name], EvaluationSettings(), task_data=str(tmp_path))
+    evaluation, file = Evaluation(Benchmark(task=name, metric=metric), "id"), tmp_path / "r.json"
+    session.score(tiny.base, {file: evaluation})
+    result = json.loads(file.read_text())
     assert result["n"] == len(result["items"]["correct"]) == sum(range(3, 3 + len(members)))
     assert result["score"] == pytest.approx(sum(result["items"]["correct"]) / result["n"])

@@ -114,7 +114,7 @@ def test_jobs_cover_every_model_once_and_stay_small(study_file):
     study = load_study(study_file).model_copy(update={"models_per_job": 2})
     lock = make_lock(study)
     jobs = list_jobs(study, lock)
-    covered = [model.id for job in jobs for model in job.models]
-    assert covered == [model.id for model in list_models(study, lock)]
+    covered = [model.recipe_id for job in jobs for model in job.models]
+    assert covered == [model.recipe_id for model in list_models(study, lock)]
     assert max(len(job.models) for job in jobs) == 2
     assert all(len({(m.base, m.variant) for m in job.models}) == 1 for job in jobs)

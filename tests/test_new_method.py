@@ -67,7 +67,7 @@ def test_it_merges(folder, tiny, tmp_path):
 
 def ids(study_file):
     study = load_study(study_file)
-    return {m.label: m.id for m in list_models(study, make_lock(study))}
+    return {m.label: m.recipe_id for m in list_models(study, make_lock(study))}
 
 
 def test_it_is_part_of_a_study_and_its_code_part_of_its_ids(folder, tmp_path, monkeypatch):

@@ -48,13 +48,13 @@ def test_there_are_621_models_a_base_and_the_ablations(paper):
         assert (kinds["base"], kinds["expert"]) == (1, 12)
         assert kinds["merge"] == 8 * 76 + ABLATION
     assert len(models) == 2484 + 4 * ABLATION
-    assert len({model.id for model in models}) == len(models)
+    assert len({model.recipe_id for model in models}) == len(models)
 
 
 def test_every_model_stands_in_one_job(paper):
     jobs = list_jobs(*paper)
-    in_jobs = [model.id for job in jobs for model in job.models]
-    assert sorted(in_jobs) == sorted(model.id for model in list_models(*paper))
+    in_jobs = [model.recipe_id for job in jobs for model in job.models]
+    assert sorted(in_jobs) == sorted(model.recipe_id for model in list_models(*paper))
     assert len({job.id for job in jobs}) == len(jobs)
     assert all(len(job.models) <= paper[0].models_per_job for job in jobs)
 
@@ -106,8 +106,8 @@ def test_a_part_is_a_study_of_its_own_name_with_the_same_models(paper):
     part = load_study(PAPER, ["Qwen3-4B"], 20)
     assert part.name == "paper-Qwen3-4B-limit20"
     assert {benchmark.limit for benchmark in part.benchmarks} == {20}
-    ids = {model.id for model in list_models(*paper) if model.base == "Qwen3-4B"}
-    assert {model.id for model in list_models(part, paper[1])} == ids
+    ids = {model.recipe_id for model in list_models(*paper) if model.base == "Qwen3-4B"}
+    assert {model.recipe_id for model in list_models(part, paper[1])} == ids
     assert load_study(PAPER, list(paper[0].bases)).name == "paper"
 
 

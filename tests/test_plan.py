@@ -75,7 +75,7 @@ def test_tokens_of_finished_results_replace_recorded_ones(tmp_path, monkeypatch)
     lock = make_lock(study)
     assert "unknown until a first model" in plan(study, lock, tmp_path / "results")
     base = next(model for model in list_models(study, lock) if model.kind == "base")
-    result = tmp_path / f"results/evals/{base.id}/mini_one-0123456789abcdef.json"
+    result = tmp_path / f"results/evals/{base.recipe_id}/mini_one-0123456789abcdef.json"
     result.parent.mkdir(parents=True)
     tokens = {"requests": 64, "naive": 900, "computed": 300}
     result.write_text(json.dumps({"n": 16, "tokens": tokens}))

@@ -88,12 +88,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Score a model folder on tasks and print the scores."""
     from wildmerge.jobs.devices import choose
     from wildmerge.scoring.progress import RequestsBar
-    from wildmerge.scoring.session import Item, Session
-    from wildmerge.study.file import Benchmark, Evaluation
+    from wildmerge.scoring.session import Session
+    from wildmerge.study.evaluation import Evaluation
+    from wildmerge.study.file import Benchmark, EvaluationSettings
     from wildmerge.validation import parse
 
     settings = {"backend": arguments.backend, "dtype": arguments.dtype}
-    evaluation = parse(Evaluation, settings, "options")
+    evaluation = parse(EvaluationSettings, settings, "options")
     shared = {
         "metric": arguments.metric,
         "num_fewshot": arguments.num_fewshot,
@@ -110,12 +111,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         task_data=arguments.task_data,
         device=choose(arguments.device),
     )
-    items = [Item(b, "", arguments.out / f"{b.task}.json") for b in benchmarks]
-    missing = [item.benchmark for item in items if not item.path.exists()]
+    files = {arguments.out / f"{b.task}.json": Evaluation(b, "") for b in benchmarks}
+    missing = [e.benchmark for file, e in files.items() if not file.exists()]
     with RequestsBar(arguments.model.name, missing) as bar:
-        session.score(arguments.model, items, on_built=bar.expect, on_scored=bar.update)
-    for item in items:
-        result = json.loads(item.path.read_text())
+        session.score(arguments.model, files, on_built=bar.expect, on_scored=bar.update)
+    for file in files:
+        result = json.loads(file.read_text())
         print(
             f"{result['task']:<24} {result['metric']} {result['score']:.4f} "
             f"+- {result['stderr']:.4f} (chance {result['chance']:.2f}, {result['n']} items)"

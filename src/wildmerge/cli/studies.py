@@ -81,20 +81,16 @@ def gate(arguments: argparse.Namespace) -> None:
 
 def recipes(arguments: argparse.Namespace) -> None:
     """Write a study's recipes.csv and benchmarks.csv."""
-    from wildmerge.planning.models import list_models, list_tests
+    from wildmerge.planning.models import list_evaluations, list_models
 
     study, lock = _load(arguments)
     folder = arguments.results / study.name
     write_csv(folder / "recipes.csv", [model.row() for model in list_models(study, lock)])
-    tests = [
-        {
-            **test.benchmark.model_dump(),
-            "label": test.benchmark.name,
-            "evaluation_id": test.id,
-        }
-        for test in list_tests(study, lock)
+    benchmarks = [
+        {**e.benchmark.model_dump(), "label": e.benchmark.name, "evaluation_id": e.id}
+        for e in list_evaluations(study, lock)
     ]
-    write_csv(folder / "benchmarks.csv", tests)
+    write_csv(folder / "benchmarks.csv", benchmarks)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -115,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
     )
     if arguments.done:
-        write_json(arguments.done, {"job": job.label, "models": [m.id for m in job.models]})
+        write_json(arguments.done, {"job": job.label, "models": [m.recipe_id for m in job.models]})
 
 
 def status(arguments: argparse.Namespace) -> None:

@@ -19,11 +19,12 @@ from wildmerge.checkpoints.adapter import is_adapter
 from wildmerge.errors import Refusal
 from wildmerge.jobs.notes import Note, last_line, note_path, noted
 from wildmerge.planning.lock import Lock, check_unchanged
-from wildmerge.planning.models import Job, Model, Test, list_jobs, list_tests, missing, spectra_of
+from wildmerge.planning.models import Job, Model, list_evaluations, list_jobs, missing, spectra_of
 from wildmerge.scoring.progress import RequestsBar
 from wildmerge.storage.files import write_json
 from wildmerge.storage.folders import private_folder
 from wildmerge.storage.locks import locked
+from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Study
 
 
@@ -61,8 +62,8 @@ def run_job(  # the one place where merging and scoring meet
     Raises:
         Refusal: names every model that could not be made or scored, after the others are done.
     """
-    tests = list_tests(study, lock)
-    if not any(missing(results, model, tests) for model in job.models):
+    evaluations = list_evaluations(study, lock)
+    if not any(missing(results, model, evaluations) for model in job.models):
         return
     for network in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # downloads belong to fetching
         os.environ[network] = "1"
@@ -75,17 +76,18 @@ def run_job(  # the one place where merging and scoring meet
             device=device,
             threads=threads,
         )
-        _work_off(worker, job, tests, note)
+        _work_off(worker, job, evaluations, note)
 
 
-def _work_off(worker: _Worker, job: Job, tests: list[Test], note: Note) -> None:
+def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], note: Note) -> None:
     """Make and score a job's models; one that fails, for whatever reason, does not stop the others."""
-    asked = [t.benchmark for model in job.models for t in missing(worker.results, model, tests)]
+    left = (missing(worker.results, model, evaluations) for model in job.models)
+    asked = [evaluation.benchmark for some in left for evaluation in some]
     worker.session.check(asked)  # before the first merge
     failed = []
     with RequestsBar(job.label, asked) as bar:
         for model in _in_turn(job.models, worker.results):
-            left = missing(worker.results, model, tests)
+            left = missing(worker.results, model, evaluations)
             if not left:  # perhaps done by another job in the meantime
                 continue
             try:
@@ -95,7 +97,7 @@ def _work_off(worker: _Worker, job: Job, tests: list[Test], note: Note) -> None:
             except Exception as error:
                 if not isinstance(error, Refusal):
                     traceback.print_exc()
-                note.failures[model.id] = last_line(error)
+                note.failures[model.recipe_id] = last_line(error)
                 failed.append(f"{model.label}: {last_line(error)}")
             gc.collect()  # what a failed model has left on the device, too
     if failed:
@@ -107,7 +109,7 @@ def _in_turn(models: Sequence[Model], results: Path) -> Iterator[Model]:
     later = []
     for wait in (False, True):
         for model in later if wait else models:
-            with locked(results / "locks" / model.id, wait=wait) as mine:
+            with locked(results / "locks" / model.recipe_id, wait=wait) as mine:
                 if mine:
                     yield model
                 else:
@@ -137,14 +139,12 @@ class _Worker:
             device=device,
         )
 
-    def make_and_score(self, model: Model, tests: list[Test], bar: RequestsBar) -> None:
+    def make_and_score(self, model: Model, evaluations: list[Evaluation], bar: RequestsBar) -> None:
         """Score one model on the given benchmarks, merging it first where it is a merge."""
-        from wildmerge.scoring.session import Item
-
-        items = [Item(t.benchmark, t.id, t.result(self.results, model)) for t in tests]
+        files = {e.path(self.results, model.recipe_id): e for e in evaluations}
         with self._weights(model) as folder:
             bar.set_postfix_str(model.label)
-            self.session.score(folder, items, on_built=bar.expect, on_scored=bar.update)
+            self.session.score(folder, files, on_built=bar.expect, on_scored=bar.update)
 
     @contextmanager
     def _weights(self, model: Model) -> Iterator[Path]:
@@ -154,7 +154,7 @@ class _Worker:
         """
         for name in (model.recipe.base, *model.recipe.experts):
             check_unchanged(self.lock, name)
-        kept = self.results / "merges" / model.id
+        kept = self.results / "merges" / model.recipe_id
         single = (*model.recipe.experts, model.recipe.base)[0]
         if model.kind != "merge" and not is_adapter(self.lock.checkpoints[single]["config"]):
             yield self.lock.folder(single)
@@ -165,8 +165,8 @@ class _Worker:
             yield kept
         else:
             with private_folder(self.scratch, "wildmerge-") as folder:
-                self._merge(model, folder / model.id)
-                yield folder / model.id
+                self._merge(model, folder / model.recipe_id)
+                yield folder / model.recipe_id
 
     def _merge(self, model: Model, out: Path) -> None:
         from wildmerge.merging.merge import merge
@@ -184,4 +184,4 @@ class _Worker:
             progress=False,
         )
         if model.kind == "merge":
-            write_json(self.results / "merges" / f"{model.id}.json", report)
+            write_json(self.results / "merges" / f"{model.recipe_id}.json", report)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wildmerge.jobs.notes import Note, note_path, read_note
 from wildmerge.planning.lock import Lock
-from wildmerge.planning.models import Job, list_jobs, list_tests, missing
+from wildmerge.planning.models import Job, list_evaluations, list_jobs, missing
 from wildmerge.study.file import Study
 
 
@@ -22,8 +22,8 @@ def describe(study: Study, lock: Lock, results: Path) -> str:
         lock: its lock.
         results: root of all results.
     """
-    tests, jobs = list_tests(study, lock), list_jobs(study, lock)
-    left = {m.id: len(missing(results, m, tests)) for job in jobs for m in job.models}
+    evaluations, jobs = list_evaluations(study, lock), list_jobs(study, lock)
+    left = {m.recipe_id: len(missing(results, m, evaluations)) for job in jobs for m in job.models}
     notes = [(job, read_note(note_path(results, study.name, job.id))) for job in jobs]
     running = [(job, note) for job, note in notes if note and not note.error]
     stopped = [(job, note) for job, note in notes if note and note.error and _unfinished(job, left)]
@@ -41,7 +41,7 @@ def describe(study: Study, lock: Lock, results: Path) -> str:
 
 
 def _unfinished(job: Job, left: dict[str, int]) -> int:
-    return sum(left[model.id] > 0 for model in job.models)
+    return sum(left[model.recipe_id] > 0 for model in job.models)
 
 
 def _running(job: Job, note: Note, left: dict[str, int]) -> str:
@@ -50,7 +50,7 @@ def _running(job: Job, note: Note, left: dict[str, int]) -> str:
 
 
 def _failed(job: Job, note: Note, left: dict[str, int], results: Path, study: Study) -> list[str]:
-    labels = {model.id: model.label for model in job.models if left[model.id]}
+    labels = {model.recipe_id: model.label for model in job.models if left[model.recipe_id]}
     failures = {labels[model]: why for model, why in note.failures.items() if model in labels}
     log = results / study.name / "logs" / f"models-{job.id}.log"
     reasons = failures or {f"{job.label}, on {note.place}": note.error}
@@ -75,7 +75,7 @@ def _time_left(running: list[tuple[Job, Note]], left: dict[str, int], results: P
         return "no job is running now; if snakemake is not either, start it again to go on"
     pace = 0.0  # results a second
     for job, note in running:
-        files = [f for m in job.models for f in (results / "evals" / m.id).glob("*.json")]
+        files = [f for m in job.models for f in (results / "evals" / m.recipe_id).glob("*.json")]
         finished = sum(file.stat().st_mtime > note.started for file in files)
         pace += finished / max(time.time() - note.started, 1.0)
     if not pace:

@@ -17,6 +17,7 @@ from wildmerge.merging.spectra import file_name
 from wildmerge.methods import catalogue as methods
 from wildmerge.planning.admission import admit
 from wildmerge.planning.lock import Lock
+from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Base, Benchmark, Study, Variant
 from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id, short_hash
 
@@ -25,7 +26,7 @@ from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id, short_hash
 class Model:
     """One model of a study: the base (n = 0), an expert (n = 1) or a merge (n >= 2)."""
 
-    id: str
+    recipe_id: str
     kind: str
     base: str
     variant: str
@@ -47,7 +48,7 @@ class Model:
     def row(self) -> dict[str, str | int]:
         """Return its row of recipes.csv."""
         return {
-            "recipe_id": self.id,
+            "recipe_id": self.recipe_id,
             "kind": self.kind,
             "base": self.base,
             "variant": self.variant,
@@ -57,18 +58,6 @@ class Model:
             "subset": self.subset,
             "experts": "+".join(self.experts),
         }
-
-
-@dataclass(frozen=True)
-class Test:
-    """A benchmark as it is run: its settings and the id under which results stand."""
-
-    benchmark: Benchmark
-    id: str
-
-    def result(self, results: Path, model: Model) -> Path:
-        """Return where the result of a model stands."""
-        return results / "evals" / model.id / f"{self.benchmark.task}-{self.id}.json"
 
 
 @dataclass(frozen=True)
@@ -92,9 +81,9 @@ def list_models(study: Study, lock: Lock) -> list[Model]:
     ]
 
 
-def list_tests(study: Study, lock: Lock) -> list[Test]:
+def list_evaluations(study: Study, lock: Lock) -> list[Evaluation]:
     """Return the benchmarks of a study with their evaluation ids."""
-    return [Test(b, evaluation_id(study, b, lock)) for b in study.benchmarks]
+    return [Evaluation(b, evaluation_id(study, b, lock)) for b in study.benchmarks]
 
 
 def evaluation_id(study: Study, benchmark: Benchmark, lock: Lock) -> str:
@@ -112,27 +101,28 @@ def evaluation_id(study: Study, benchmark: Benchmark, lock: Lock) -> str:
     )
 
 
-def missing(results: Path, model: Model, tests: list[Test]) -> list[Test]:
-    """Return the benchmarks that a model has no result of; all of them when a merge's report is gone."""
-    if model.kind == "merge" and not (results / "merges" / f"{model.id}.json").exists():
-        return tests
-    folder = (
-        results / "evals" / model.id
-    )  # listed once: looking up each file is slow over a network
+def missing(results: Path, model: Model, evaluations: list[Evaluation]) -> list[Evaluation]:
+    """Return the evaluations that a model lacks; all of them when a merge's report is gone."""
+    report = results / "merges" / f"{model.recipe_id}.json"
+    if model.kind == "merge" and not report.exists():
+        return evaluations
+    # listed once: looking up each file is slow over a network
+    folder = results / "evals" / model.recipe_id
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [test for test in tests if test.result(results, model).name not in there]
+    return [e for e in evaluations if e.path(results, model.recipe_id).name not in there]
 
 
 def list_jobs(study: Study, lock: Lock) -> list[Job]:
     """Group the models by base and variant into jobs of at most `models_per_job` models."""
-    tests = [test.id for test in list_tests(study, lock)]
+    evaluations = [evaluation.id for evaluation in list_evaluations(study, lock)]
     jobs = []
     for (base, variant), group in groupby(list_models(study, lock), lambda m: (m.base, m.variant)):
         models = list(group)
         for start in range(0, len(models), study.models_per_job):
             part = tuple(models[start : start + study.models_per_job])
             label = f"{base}, {variant or 'base and experts'} ({len(part)} models)"
-            jobs.append(Job(short_hash([[m.id for m in part], tests]), label, part))
+            content = [[m.recipe_id for m in part], evaluations]
+            jobs.append(Job(short_hash(content), label, part))
     return jobs
 
 

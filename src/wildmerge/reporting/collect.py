@@ -21,7 +21,7 @@ KINDS = ("base", "expert", "merge")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Answers:
     """One model's result on one benchmark; `correct` holds 0 or 1 an item, (items,) int8."""
 
     score: float
@@ -38,7 +38,7 @@ class Results:
 
     recipes: pd.DataFrame
     benchmarks: pd.DataFrame
-    evaluations: dict[tuple[str, str], Evaluation]  # by (recipe id, task)
+    evaluations: dict[tuple[str, str], Answers]  # by (recipe id, task)
     update_norms: dict[str, float]  # by recipe id, merges only
     provenance: pd.DataFrame  # kind, name, value, files
 
@@ -94,7 +94,7 @@ def collect(results: Path, study: str) -> Results:
     return Results(recipes, benchmarks, evaluations, norms, found.table())
 
 
-def difference_stderr(models: list[Evaluation], reference: Evaluation) -> float:
+def difference_stderr(models: list[Answers], reference: Answers) -> float:
     """Return the standard error of (mean score of the models - reference score) on one benchmark.
 
     All models answer the same items, so the difference is taken item by item: most of the luck of
@@ -186,10 +186,10 @@ def _read(path: Path, what: str, study: str) -> dict[str, Any]:
     return record
 
 
-def _evaluation(record: dict[str, Any], path: Path) -> Evaluation:
+def _evaluation(record: dict[str, Any], path: Path) -> Answers:
     try:
         items = record.get("items") or {}
-        return Evaluation(
+        return Answers(
             score=float(record["score"]),
             stderr=float(record["stderr"]),
             chance=float(record["chance"]),

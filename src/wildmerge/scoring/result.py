@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from wildmerge.study.file import Benchmark, Evaluation
+from wildmerge.study.evaluation import Evaluation
+from wildmerge.study.file import EvaluationSettings
 
 Result = dict[str, Any]
 
@@ -15,23 +15,14 @@ HASH_DIGITS = 16
 """Of lm-eval's 64 a document: a study has thousands of results of tens of thousands of items."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One benchmark to run: its settings, the id of its result, and the file to write."""
-
-    benchmark: Benchmark
-    evaluation_id: str
-    path: Path
-
-
 def tokens_of(lm: Any) -> dict[str, int]:
     """Return what the `prefix` backend has counted so far: tokens, requests, truncated requests."""
     return asdict(lm.counts) if hasattr(lm, "counts") else {}
 
 
-def result_of(raw: Any, item: Item, evaluation: Evaluation) -> Result:
+def result_of(raw: Any, evaluation: Evaluation, settings: EvaluationSettings) -> Result:
     """Reduce lm-eval's output to what a result file holds."""
-    benchmark = item.benchmark
+    benchmark = evaluation.benchmark
     samples = [s for task in sorted(raw["samples"]) for s in raw["samples"][task]]
     correct = [float(sample[benchmark.metric]) for sample in samples]
     count = len(correct)
@@ -40,7 +31,7 @@ def result_of(raw: Any, item: Item, evaluation: Evaluation) -> Result:
     return {
         "schema": 1,
         "task": benchmark.task,
-        "evaluation_id": item.evaluation_id,
+        "evaluation_id": evaluation.id,
         "metric": benchmark.metric,
         # a tag, which is a list of tasks, has no score of its own: that of all items
         "score": float(scores.get(f"{benchmark.metric},none", share)),
@@ -50,7 +41,7 @@ def result_of(raw: Any, item: Item, evaluation: Evaluation) -> Result:
         "settings": {
             "num_fewshot": raw["n-shot"].get(benchmark.task),
             "limit": benchmark.limit,
-            **evaluation.model_dump(),
+            **settings.model_dump(),
         },
         "versions": {
             "lm_eval": metadata.version("lm_eval"),

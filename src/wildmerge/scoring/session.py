@@ -10,16 +10,17 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wildmerge.errors import Refusal, unknown
-from wildmerge.scoring.result import Item, Result, result_of, tokens_of
+from wildmerge.scoring.result import Result, result_of, tokens_of
 from wildmerge.storage.files import write_json
-from wildmerge.study.file import Benchmark, Evaluation
+from wildmerge.study.evaluation import Evaluation
+from wildmerge.study.file import Benchmark, EvaluationSettings
 from wildmerge.study.recipe import short_hash
 from wildmerge.tasks.loading import Loader
 
@@ -37,7 +38,7 @@ class Session:
 
     Args:
         tasks: names of all tasks that will be asked for.
-        evaluation: backend, dtype and chat template.
+        settings: backend, dtype and chat template.
         tasks_dir: folder of own task YAMLs.
         task_data: folder <task>/<split>.jsonl that replaces stock tasks' data.
         device: "cpu", "cuda" or "cuda:i".
@@ -51,7 +52,7 @@ class Session:
     def __init__(
         self,
         tasks: list[str],
-        evaluation: Evaluation,
+        settings: EvaluationSettings,
         *,
         tasks_dir: str | None = None,
         task_data: str | None = None,
@@ -65,7 +66,7 @@ class Session:
         _quiet()
         self._built: set[tuple[str, str | None]] = set()
         self.requests: dict[str, int] = {}
-        self.evaluation = evaluation
+        self.settings = settings
         self.store = store
         self.device = device
         self.batch_size = batch_size
@@ -82,43 +83,43 @@ class Session:
     def score(
         self,
         model: Path,
-        items: list[Item],
+        files: Mapping[Path, Evaluation],
         *,
         on_built: Callable[[dict[str, int]], None] | None = None,
         on_scored: Callable[[int], None] | None = None,
     ) -> None:
-        """Score one model folder on every item whose result file does not exist yet.
+        """Score one model folder on every benchmark whose result file does not exist yet.
 
         Args:
             model: the folder.
-            items: what to score it on.
+            files: the result file to write of each evaluation.
             on_built: called with `requests` before the first of them is scored.
             on_scored: called with the number of requests scored since the last call.
         """
-        missing = [item for item in items if not item.path.exists()]
+        missing = {path: each for path, each in files.items() if not path.exists()}
         if not missing:
             return
-        self.check([item.benchmark for item in missing])
+        self.check([each.benchmark for each in missing.values()])
         lm = self._load(model)
-        for item in missing:
-            self._build(lm, item)
+        for evaluation in missing.values():
+            self._build(lm, evaluation)
         if on_built:
             on_built(self.requests)
-        for item in missing:
-            write_json(item.path, self._run(lm, item, on_scored or (lambda count: None)))
+        for path, evaluation in missing.items():
+            write_json(path, self._run(lm, evaluation, on_scored or (lambda count: None)))
 
     def _load(self, model: Path) -> Any:
         if not any(model.glob("tokenizer*")):
             raise Refusal(f"{model}: no tokenizer files; copy those of the base into it")
         options = {
-            "dtype": self.evaluation.dtype,
+            "dtype": self.settings.dtype,
             "device": self.device,
             "batch_size": self.batch_size,
             "trust_remote_code": False,
         }
-        if self.evaluation.backend == "vllm":
+        if self.settings.backend == "vllm":
             return self._engine.load(model)
-        if self.evaluation.backend == "hf":
+        if self.settings.backend == "hf":
             from lm_eval.models.huggingface import HFLM
 
             return HFLM(str(model), **options)
@@ -130,40 +131,40 @@ class Session:
     def _engine(self) -> Engine:
         from wildmerge.scoring.vllm.engine import Engine
 
-        return Engine(self.evaluation.dtype, self.device, Path(self._scratch.name))
+        return Engine(self.settings.dtype, self.device, Path(self._scratch.name))
 
-    def _build(self, lm: Any, item: Item) -> None:
+    def _build(self, lm: Any, evaluation: Evaluation) -> None:
         """Build a benchmark's requests, once for all models that share a chat template."""
         from wildmerge.scoring.instances import prepare
 
-        name, template = item.benchmark.name, self._chat_template(lm)
+        name, template = evaluation.benchmark.name, self._chat_template(lm)
         if (name, template) in self._built:
             return
         chat = {"apply_chat_template": False, "fewshot_as_multiturn": False}
         if template is not None:
             chat = dict.fromkeys(chat, True) | {"chat_template": lm.apply_chat_template}
         self.requests[name] = 0
-        for task_name, task in self._loader.load(item.benchmark)["tasks"].items():
+        for task_name, task in self._loader.load(evaluation.benchmark)["tasks"].items():
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
             path = None
-            if self.store and item.evaluation_id:
-                key = short_hash([item.evaluation_id, task_name, template])
+            if self.store and evaluation.id:
+                key = short_hash([evaluation.id, task_name, template])
                 path = self.store / f"requests-{key}.json.gz"
             with redirect_stderr(io.StringIO()):
-                self.requests[name] += prepare(task, item.benchmark.limit, chat, path)
+                self.requests[name] += prepare(task, evaluation.benchmark.limit, chat, path)
         self._built = {(other, t) for other, t in self._built if other != name} | {(name, template)}
 
     def _chat_template(self, lm: Any) -> str | None:
         """Return the template that requests are built with; None when they are plain text."""
-        return str(lm.tokenizer.chat_template) if self.evaluation.chat_template else None
+        return str(lm.tokenizer.chat_template) if self.settings.chat_template else None
 
-    def _run(self, lm: Any, item: Item, on_scored: Callable[[int], None]) -> Result:
+    def _run(self, lm: Any, evaluation: Evaluation, on_scored: Callable[[int], None]) -> Result:
         # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
         from lm_eval.evaluator import evaluate
 
         from wildmerge.scoring.instances import forget_answers
 
-        tasks = self._loader.load(item.benchmark)
+        tasks = self._loader.load(evaluation.benchmark)
         for task in tasks["tasks"].values():
             forget_answers(task)
         before = tokens_of(lm)
@@ -173,24 +174,24 @@ class Session:
             raw = evaluate(
                 lm=lm,
                 task_dict=tasks,
-                limit=item.benchmark.limit,
-                apply_chat_template=self.evaluation.chat_template,
-                fewshot_as_multiturn=self.evaluation.chat_template,
+                limit=evaluation.benchmark.limit,
+                apply_chat_template=self.settings.chat_template,
+                fewshot_as_multiturn=self.settings.chat_template,
                 log_samples=True,
                 bootstrap_iters=0,
             )
         if not counts_itself:
-            on_scored(self.requests[item.benchmark.name])
+            on_scored(self.requests[evaluation.benchmark.name])
         spent = {key: value - before[key] for key, value in tokens_of(lm).items()}
         if spent.get("truncated"):
             logger.warning(
                 "%s: %d of %d requests are longer than the model's context; as in lm-eval, their "
                 "beginning is cut off",
-                item.benchmark.name,
+                evaluation.benchmark.name,
                 spent["truncated"],
                 spent["requests"],
             )
-        return result_of(raw, item, self.evaluation) | ({"tokens": spent} if spent else {})
+        return result_of(raw, evaluation, self.settings) | ({"tokens": spent} if spent else {})
 
 
 def _quiet() -> None:

@@ -138,7 +138,7 @@ class Benchmark(Strict):
         return {"task": value} if isinstance(value, str) else value
 
 
-class Evaluation(Strict):
+class EvaluationSettings(Strict):
     """How every model is scored; part of each result's identity."""
 
     backend: Literal["prefix", "hf", "vllm"] = Field(
@@ -183,7 +183,7 @@ class Study(Strict):
     task_data: str | None = Field(
         None, description="folder <task>/<split>.jsonl that replaces the data of stock tasks"
     )
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     models_per_job: int = Field(8, ge=1, description="models that share a process's start-up")
     store_spectra: bool = Field(
         False,
