@@ -142,7 +142,7 @@ class EvaluationSettings(Strict):
     """How every model is scored; part of each result's identity."""
 
     backend: Literal["prefix", "hf", "vllm"] = Field(
-        "prefix",
+        default="prefix",
         description="prefix: each distinct prefix of a benchmark is computed once; hf, vllm: "
         "lm-eval's own backends",
     )
