@@ -29,20 +29,19 @@ def fetch_data(study: Study) -> tuple[list[str], list[str]]:
         return [], []
     import datasets
 
+    loader = Loader(tasks, study.tasks_dir, study.task_data)
     datasets.disable_progress_bars()
     for library in ("lm_eval", "datasets", "huggingface_hub"):  # they quote addresses and headers
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    loader = Loader(tasks, study.tasks_dir, study.task_data)
-    fetched, problems = [], []
+    benchmarks = {b.task: b for b in study.benchmarks}
+    problems = {}
     for task in tqdm(tasks, desc="fetching data", unit="benchmark", disable=None):
         try:
-            _load(loader, task)
-            fetched.append(task)
-        except (
-            Refusal
-        ) as refusal:  # its text may quote requests; datasets knows a hundred ways to fail
-            problems.append(_in_one_line(study, task, refusal.__cause__ or refusal))
-    return fetched, problems
+            _load(loader, benchmarks[task])
+        except Refusal as refusal:
+            error = refusal.__cause__
+            problems[task] = _in_one_line(study, task, error) if error else str(refusal)
+    return [task for task in tasks if task not in problems], [*problems.values()]
 
 
 def _load(loader: Loader, benchmark: Benchmark) -> None:
