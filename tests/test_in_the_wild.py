@@ -1,11 +1,12 @@
-"""Checkpoints as people publish them: each difference to the base is bridged and told, or refused."""
+"""Checkpoints as people publish them: what differs from the base is bridged and reported, or refused."""
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from wild import (
     EMBEDDING,
@@ -21,6 +22,8 @@ from wild import (
     weights,
     with_tokens,
 )
+from wildmerge.checkpoints.headers import TensorInfo
+from wildmerge.checkpoints.heads import is_tied
 from wildmerge.checkpoints.vocabulary import match_rows
 
 # --- vocabularies ---------------------------------------------------------------------------------
@@ -111,6 +114,21 @@ def test_lists_of_pieces_are_vocabularies_too(tmp_path):
 # --- output heads ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("model_type", ["gpt2", "gemma", "opt", "llama", "qwen2", "gpt_neox"])
+def test_where_a_config_is_silent_the_architecture_decides_whether_the_head_is_tied(
+    model_type, tmp_path
+):
+    """Against the models themselves; the copy of the head that some files hold changes nothing."""
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 8}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**small))
+    one = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    tensors = {HEAD: TensorInfo("F32", (8, 16))}
+    assert is_tied(SimpleNamespace(config={"model_type": model_type}, tensors=tensors)) is one
+    says = {"model_type": model_type, "tie_word_embeddings": not one}
+    assert is_tied(SimpleNamespace(config=says, tensors=tensors)) is not one
+
+
 def test_a_head_that_equals_the_embedding_is_ignored(tiny, tmp_path):
     copied = changed(tiny.experts[0], tmp_path / "copied", give_head)
     ours, report = merged(mean_of(tiny, copied, tiny.experts[1]), tmp_path / "out")
@@ -135,9 +153,8 @@ def test_a_head_of_its_own_is_refused_unless_untied(tiny, tmp_path):
     assert torch.equal(model.model.embed_tokens.weight, ours[EMBEDDING])
 
 
-@pytest.mark.parametrize("config", [{"tie_word_embeddings": True}, {"tie_word_embeddings": None}])
-def test_a_base_that_saved_its_tied_head_is_tied(config, tiny, tmp_path):
-    base = changed(tiny.base, tmp_path / "base", give_head, config)
+def test_a_base_that_saved_its_tied_head_is_tied(tiny, tmp_path):
+    base = changed(tiny.base, tmp_path / "base", give_head)
     ours, _ = merged(mean_of(tiny, *tiny.experts[:2], base=str(base)), tmp_path / "out")
     assert torch.equal(ours[HEAD], ours[EMBEDDING])
     own = changed(tiny.experts[0], tmp_path / "own", lambda t: give_head(t, noise=0.1))

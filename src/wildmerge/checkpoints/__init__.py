@@ -1,1 +1,1 @@
-"""Checkpoints: reading them lazily, telling whether they merge, and writing a merged one."""
+"""Checkpoints: reading them lazily, whether and how they fit together, and writing a merged one."""

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wildmerge.checkpoints.compatibility import Headers
+from wildmerge.checkpoints.headers import Headers, TensorInfo
 from wildmerge.checkpoints.roles import embedding_of, role_of
-from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
+from wildmerge.checkpoints.tensors import Checkpoint, View
 from wildmerge.errors import Refusal
 
 if TYPE_CHECKING:
@@ -66,57 +66,41 @@ class Composition:
     copies: dict[str, str]
 
 
-class Adapted(Checkpoint):
+class Adapted(View):
     """A base as its adapter changes it; `changed` names the tensors that it does.
 
     Args:
         weights: the adapter's own tensors; its config is adapter_config.json.
-        base: the checkpoint that it is applied to.
+        base: the checkpoint that it is applied to, whose configuration it has.
 
     Raises:
         Refusal: another kind of adapter than LoRA, or an adapter of another base.
     """
 
     def __init__(self, weights: Checkpoint, base: Checkpoint) -> None:
-        self.folder = weights.folder
-        self._weights, self._base = weights, base
-        self._made = compose(weights, base)
-        self.tensors = self._made.tensors
-        self.changed = sorted({*self._made.patches, *self._made.copies})
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The base's configuration: an adapter has none of its own."""
-        return self._base.config
+        made = compose(weights, base)
+        sources: dict[str, tuple[Checkpoint, str]] = {name: (base, name) for name in base.tensors}
+        sources |= {name: (weights, key) for name, key in made.copies.items()}
+        super().__init__(weights.folder, base.config, made.tensors, sources)
+        self._weights, self._patches = weights, made.patches
+        self.changed = sorted({*made.patches, *made.copies})
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor of the expert: float32 where the adapter adds to it, else as stored."""
-        if name not in self._made.patches:
-            return self._whole(name)
-        patch = self._made.patches[name]
+        if name not in self._patches:
+            return super().__getitem__(name)
+        patch = self._patches[name]
         a, b = self._weights[patch.a].float(), self._weights[patch.b].float()
         left, right = (a.T, b.T) if patch.transposed else (b, a)
-        return self._whole(patch.source).float().addmm(left, right, alpha=patch.scale)
+        return super().__getitem__(patch.source).float().addmm(left, right, alpha=patch.scale)
 
     def stored(self, name: str) -> Tensor | StoredTensor:
         """Return the same, read slice by slice where the adapter adds nothing to it."""
-        if name in self._made.patches:
-            return self[name]
-        holder, source = self._holder(name)
-        return holder.stored(source)
-
-    def _whole(self, name: str) -> Tensor:
-        holder, source = self._holder(name)
-        return holder[source]
-
-    def _holder(self, name: str) -> tuple[Checkpoint, str]:
-        """Return who holds a tensor before the adapter adds to it: itself, by a copy, or the base."""
-        copy = self._made.copies.get(name)
-        return (self._base, name) if copy is None else (self._weights, copy)
+        return self[name] if name in self._patches else super().stored(name)
 
 
 def is_adapter(config: Mapping[str, Any]) -> bool:
-    """Tell an adapter from a whole model by its config."""
+    """Return whether a config is an adapter's, not a whole model's."""
     return "peft_type" in config
 
 

@@ -2,7 +2,7 @@
 
 Three differences are bridged: another vocabulary (rows are matched by token), an output head that one
 has and the other ties to its embedding, and buffers that only one saved. An expert without them is
-passed through as it is. What was matched, kept and dropped is told as facts.
+passed through as it is. What was matched, kept and dropped is returned as facts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from torch import Tensor
 from wildmerge.checkpoints.adapter import Adapted
 from wildmerge.checkpoints.compatibility import extra_tensors
 from wildmerge.checkpoints.dtypes import FLOATS
+from wildmerge.checkpoints.headers import TensorInfo
+from wildmerge.checkpoints.heads import HEAD, is_tied
 from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
 from wildmerge.checkpoints.stored import StoredTensor, flat
-from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
+from wildmerge.checkpoints.tensors import Checkpoint, View
 from wildmerge.checkpoints.vocabulary import KEPT, Rows, match_rows
 from wildmerge.errors import Refusal
 
@@ -35,81 +37,57 @@ _WORDS = {
 }
 _NAMED = 3
 """Tensors that a message names; the facts have them all."""
-HEAD = "lm_head.weight"
-"""What transformers calls the head of a model that has its own."""
 _UNRELATED = 0.1
 """Cosine between the weights of base and expert below which they are strangers: fine-tunes measure above
 0.9, models trained independently within 0.02 of zero."""
 _SAMPLED_TENSORS, _SAMPLED_WEIGHTS = 16, 1 << 14
 
 
-class Untied(Checkpoint):
-    """A base whose output head is its embedding, with a head of its own that equals it."""
-
-    def __init__(self, base: Checkpoint, embedding: str) -> None:
-        self.folder = base.folder
-        self.config = base.config | {"tie_word_embeddings": False}
-        self._head = head_of(base.tensors) or HEAD
-        self.tensors = dict(base.tensors) | {self._head: base.tensors[embedding]}
-        self._base, self._embedding = base, embedding
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor of the base; its embedding for the head."""
-        return self._base[self._embedding if name == self._head else name]
-
-    def stored(self, name: str) -> Tensor | StoredTensor:
-        """Return a tensor of the base; its embedding for the head."""
-        return self._base.stored(self._embedding if name == self._head else name)
-
-
-class Aligned(Checkpoint):
-    """An expert with the tensors of its base.
+class Aligned(View):
+    """An expert with the tensors of its base, in the base's order of rows.
 
     Args:
         expert: the expert.
         base: its base.
-        sources: tensor of the base -> the expert's tensor for it; the base's own where there is none.
+        names: tensor of the base -> the expert's tensor for it; the base's own where there is none.
         rows: how the rows of embedding and head are matched, if they are not the same.
     """
 
     def __init__(
-        self, expert: Checkpoint, base: Checkpoint, sources: Mapping[str, str], rows: Rows | None
+        self, expert: Checkpoint, base: Checkpoint, names: Mapping[str, str], rows: Rows | None
     ) -> None:
-        self.folder, self.config = expert.folder, expert.config
-        self.tensors = {
-            name: TensorInfo(expert.tensors[sources[name]].dtype, info.shape)
-            if name in sources
+        tensors = {
+            name: TensorInfo(expert.tensors[names[name]].dtype, info.shape)
+            if name in names
             else info
             for name, info in base.tensors.items()
         }
-        self._base = base
-        self._holders = {
-            name: (expert, sources[name]) if name in sources else (base, name)
-            for name in base.tensors
+        sources = {
+            name: (expert, names[name]) if name in names else (base, name) for name in tensors
         }
+        super().__init__(expert.folder, expert.config, tensors, sources)
+        self._base = base
         self._rows = None if rows is None else torch.tensor(rows.counterparts)
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the expert's tensor in the base's shape; the base's rows where it has none."""
-        holder, source = self._holders[name]
-        rows = self._rows_of(name)
+        tensor, rows = super().__getitem__(name), self._rows_of(name)
         if rows is None:
-            return holder[source]
-        start, tensor = self._base[name], holder[source]
+            return tensor
+        start = self._base[name]
         aligned = start.to(torch.promote_types(start.dtype, tensor.dtype), copy=True)
         aligned[rows != KEPT] = tensor[rows[rows != KEPT]].to(aligned.dtype)
         return aligned
 
     def stored(self, name: str) -> Tensor | StoredTensor:
         """Return the same, read slice by slice where it stands in a file as it is."""
-        holder, source = self._holders[name]
-        return holder.stored(source) if self._rows_of(name) is None else self[name]
+        return super().stored(name) if self._rows_of(name) is None else self[name]
 
     def _rows_of(self, name: str) -> Tensor | None:
         """Return the expert's row for each of the base's, where a tensor's are not the same."""
-        holder, _ = self._holders[name]
+        checkpoint, _ = self._sources[name]
         by_token = role_of(name, self.tensors[name].shape) in ("embedding", "head")
-        return self._rows if by_token and holder is not self._base else None
+        return self._rows if by_token and checkpoint is not self._base else None
 
 
 def align(
@@ -130,9 +108,9 @@ def align(
             weights that have nothing to do with the base's.
     """
     embedding = embedding_of(base.tensors)
-    tied = _is_tied(base)
+    tied = is_tied(base)
     if untie and tied and embedding is not None:
-        base, tied = Untied(base, embedding), False
+        base, tied = _untied(base, embedding), False
     aligned: dict[str, Checkpoint] = {}
     facts: dict[str, Facts] = {}
     for name, expert in experts.items():
@@ -141,6 +119,14 @@ def align(
         if done:
             facts[name] = done
     return base, aligned, facts
+
+
+def _untied(base: Checkpoint, embedding: str) -> Checkpoint:
+    """Return a base whose output head is its embedding with a head of its own that equals it."""
+    head = head_of(base.tensors) or HEAD
+    tensors = dict(base.tensors) | {head: base.tensors[embedding]}
+    sources = {name: (base, embedding if name == head else name) for name in tensors}
+    return View(base.folder, base.config | {"tie_word_embeddings": False}, tensors, sources)
 
 
 def warnings_of(facts: Mapping[str, Facts]) -> list[str]:
@@ -182,16 +168,6 @@ def _align(base: Checkpoint, expert: Checkpoint, tied: bool) -> tuple[Checkpoint
     return Aligned(expert, base, sources, rows), facts
 
 
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    """Tell whether the embedding is the output head; a copy of it may be in the files all the same."""
-    head, embedding = head_of(checkpoint.tensors), embedding_of(checkpoint.tensors)
-    if head is None or embedding is None:
-        return head is None
-    tied: bool | None = checkpoint.config.get("tie_word_embeddings")
-    # some architectures tie by default, and their configs do not say so
-    return _equal(checkpoint, head, embedding) if tied is None else tied
-
-
 def _require_no_head(expert: Checkpoint, head: str, embedding: str) -> None:
     if not _equal(expert, head, embedding):
         raise Refusal(
@@ -201,7 +177,7 @@ def _require_no_head(expert: Checkpoint, head: str, embedding: str) -> None:
 
 
 def _equal(checkpoint: Checkpoint, one: str, other: str) -> bool:
-    """Tell whether two tensors of a checkpoint hold the same values."""
+    """Return whether two tensors of a checkpoint hold the same values."""
     a, b = checkpoint[one], checkpoint[other]
     dtype = torch.promote_types(a.dtype, b.dtype)
     return torch.equal(a.to(dtype), b.to(dtype))
@@ -224,7 +200,7 @@ def _require_related(base: Checkpoint, expert: Checkpoint) -> None:
         ours, theirs = (flat(c.stored(name))[:_SAMPLED_WEIGHTS].float() for c in (base, expert))
         products += torch.stack([ours.dot(theirs), ours.dot(ours), theirs.dot(theirs)])
     cosine = products[0] / (products[1] * products[2]).sqrt()
-    if cosine < _UNRELATED:  # not where a norm is 0 or a weight is NaN, which is told elsewhere
+    if cosine < _UNRELATED:  # not where a norm is 0 or a weight is NaN, which is found elsewhere
         raise Refusal(
             f"{expert.folder}: its weights have nothing to do with the base's (cosine {cosine:.2f}); "
             "give the base that it was fine-tuned from"

@@ -1,8 +1,8 @@
 """Would these experts merge with this base? Answered from headers and configs, before any reading.
 
 `compare` returns one row of findings an expert; an expert with a `refusal` must not be merged. What only
-the weights can tell (NaN, a head that differs from its embedding, an unrelated model) is found when they
-are read.
+the weights show (NaN, a head that differs from its embedding, an unrelated model) is found when they are
+read.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
 
 from wildmerge.checkpoints.dtypes import FLOATS
+from wildmerge.checkpoints.headers import Headers, TensorInfo
 from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
-from wildmerge.checkpoints.tensors import TensorInfo
 from wildmerge.errors import Refusal
 
 _BUFFER = re.compile(
@@ -29,26 +27,6 @@ _PACKED = re.compile(
     r"|\.quant_state\..+)"
 )
 """Names of what quantised weights keep beside them."""
-
-
-class Headers(Protocol):
-    """What is known of a checkpoint without its weights: an opened one, or one in a lock."""
-
-    @property
-    def folder(self) -> Path | str:
-        """What messages call it."""
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """Its config.json."""
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Dtype and shape of every tensor."""
-
-    @property
-    def tokenizer(self) -> Path | str | None:
-        """Its tokenizer.json, if it has one."""
 
 
 @dataclass
@@ -82,7 +60,7 @@ def require_base(base: Headers) -> None:
 
 
 def is_buffer(name: str) -> bool:
-    """Tell whether a tensor is computed from the config: it holds nothing that was learnt."""
+    """Return whether a tensor is computed from the config: it holds nothing that was learnt."""
     return bool(_BUFFER.fullmatch(name))
 
 

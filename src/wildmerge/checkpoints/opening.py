@@ -49,7 +49,7 @@ def open_weights(folder: str | Path) -> Checkpoint:
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Tell whether a folder holds an adapter and no whole model beside it."""
+    """Return whether a folder holds an adapter and no whole model beside it."""
     if not (folder / "adapter_config.json").exists():
         return False
     return not (safetensors_files(folder) or weight_files(folder, "pytorch_model", "bin"))

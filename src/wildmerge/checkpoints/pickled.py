@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wildmerge.checkpoints.dtypes import name_of
-from wildmerge.checkpoints.tensors import Checkpoint, TensorInfo
+from wildmerge.checkpoints.headers import TensorInfo
+from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a tensor is for, told from its name and shape; importing this module imports no torch."""
+"""What a tensor is for, by its name and shape; importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEADS = {"lm_head", "embed_out"}
 
 
 def role_of(name: str, shape: Sequence[int]) -> Role:
-    """Tell a tensor's treatment from its name and shape (one part of the dotted name decides)."""
+    """Return how a tensor is treated, by its name and shape (one part of the dotted name decides)."""
     parts = set(name.split("."))
     if parts & _EMBEDDINGS:
         return "embedding"

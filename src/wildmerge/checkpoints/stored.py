@@ -19,7 +19,7 @@ _WINDOW = 1 << 20
 """Elements that are read at once to pick some of them out."""
 _AHEAD = 1 << 22
 """Bytes that the kernel is asked to read ahead of a piece. Several tensors of a file are read at once,
-so that it cannot tell by itself that each is read in order."""
+so that it cannot see by itself that each is read in order."""
 
 
 class File:
@@ -30,10 +30,10 @@ class File:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def holds(self, position: int) -> bool:
-        """Tell whether a byte is in memory; asking costs a hundredth of having it read ahead in vain."""
+        """Return whether a byte is in memory; that costs a hundredth of reading ahead in vain."""
         try:
             return os.preadv(self.number, [bytearray(1)], position, os.RWF_NOWAIT) == 1
-        except OSError:  # it is not, or this file system cannot tell
+        except OSError:  # it is not, or this file system does not say
             return False
 
     def __del__(self) -> None:

@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from wildmerge.checkpoints.dtypes import DTYPES, FLOATS
+from wildmerge.checkpoints.headers import TensorInfo
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import read_json
 
@@ -28,13 +29,6 @@ if TYPE_CHECKING:
 
 _LARGEST_HEADER = 100_000_000
 _NOT_THE_MODEL = ("adapter_", "consolidated")  # an adapter beside it, the same weights once more
-
-
-class TensorInfo(NamedTuple):
-    """What a tensor is: safetensors dtype name, shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class Checkpoint(ABC):
@@ -186,3 +180,34 @@ def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
             return header, 8 + length
         problem = "its size is not what its header says"
     raise Refusal(f"{file}: cannot be read ({problem}); fetch the checkpoint again")
+
+
+class View(Checkpoint):
+    """Tensors of other checkpoints under names of its own.
+
+    Args:
+        folder: what messages call it.
+        config: its configuration.
+        tensors: dtype and shape of each tensor as it is given out.
+        sources: name -> the checkpoint that holds the tensor, and its name there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        tensors: Mapping[str, TensorInfo],
+        sources: Mapping[str, tuple[Checkpoint, str]],
+    ) -> None:
+        self.folder, self.config = folder, config
+        self.tensors, self._sources = tensors, sources
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor as its checkpoint does."""
+        checkpoint, source = self._sources[name]
+        return checkpoint[source]
+
+    def stored(self, name: str) -> Tensor | StoredTensor:
+        """Return a tensor that is read slice by slice where its checkpoint can."""
+        checkpoint, source = self._sources[name]
+        return checkpoint.stored(source)

@@ -1,4 +1,4 @@
-"""Which row of an expert's embedding belongs to which row of the base's: told by their tokenizers.
+"""Which row of an expert's embedding belongs to which row of the base's: as their tokenizers say.
 
 An embedding (and an output head) has a row a token, and the tokenizer says which. Rows are matched by
 the tokens' text in both tokenizer.json files, never by position alone.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import filecmp
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from wildmerge.errors import Refusal
-from wildmerge.storage.files import read_json
 
 KEPT = -1
 """In `Rows.counterparts`: this row of the base has no counterpart."""
@@ -82,7 +81,7 @@ def _match(
 
 
 def _agree(ours: dict[str, int], theirs: dict[str, int]) -> bool:
-    """Tell whether no row means one token here and another there; tokens may be added or missing."""
+    """Return whether no row means one token here and another there; tokens may be added or missing."""
     tokens = {row: token for token, row in theirs.items()}
     return all(
         theirs.get(token, row) == row and tokens.get(row, token) == token
@@ -93,15 +92,13 @@ def _agree(ours: dict[str, int], theirs: dict[str, int]) -> bool:
 @lru_cache(maxsize=2)
 def _vocabulary(file: tuple[Path, int]) -> dict[str, int]:
     """Return token -> row of a tokenizer.json (a path and its time of change)."""
+    from tokenizers import Tokenizer
+
     path = file[0]
-    content = read_json(path, missing="fetch it again")
     try:
-        listed: Any = content["model"]["vocab"]
-        rows = (
-            dict(listed)
-            if isinstance(listed, dict)
-            else {piece[0]: row for row, piece in enumerate(listed)}
-        )
-        return rows | {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
-    except (KeyError, TypeError, IndexError):
-        raise Refusal(f"{path}: no list of tokens in it; fetch it again") from None
+        return dict(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True))
+    except Exception as error:  # the library raises nothing narrower
+        reason = str(error).splitlines()[0]
+        raise Refusal(
+            f"{path}: no tokenizer can be read from it ({reason}); fetch it again"
+        ) from None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge.checkpoints.adapter import compose, is_adapter
-from wildmerge.checkpoints.compatibility import Headers, compare, require_base
-from wildmerge.checkpoints.tensors import TensorInfo
+from wildmerge.checkpoints.compatibility import compare, require_base
+from wildmerge.checkpoints.headers import Headers, TensorInfo
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.planning.lock import Lock

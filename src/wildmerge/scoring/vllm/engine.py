@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from wildmerge.checkpoints.heads import HEAD, is_tied
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint, safetensors_files
 from wildmerge.errors import Refusal
-from wildmerge.scoring.vllm.weight_probe import HEAD, checkpoint_sums, is_tied, same_sums
+from wildmerge.scoring.vllm.weight_probe import checkpoint_sums, same_sums
 from wildmerge.storage.folders import private_folder
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from wildmerge.checkpoints.heads import HEAD, is_tied
 from wildmerge.checkpoints.tensors import Checkpoint
 
 Sums = dict[str, list[float]]
 
-HEAD = "lm_head.weight"
 COLUMNS = 4  # read of each matrix, spread evenly
 
 
@@ -29,11 +29,6 @@ class WeightProbe:
     def wildmerge_weight_sums(self: Any) -> Sums:
         """Return the sums of the weights that this worker computes with."""
         return _sum_up(_engine_parts(self.get_model()))
-
-
-def is_tied(checkpoint: Checkpoint) -> bool:
-    """Say whether a model's head is its embedding; a config that is silent leaves it to the weights."""
-    return bool(checkpoint.config.get("tie_word_embeddings", HEAD not in checkpoint.tensors))
 
 
 def checkpoint_sums(checkpoint: Checkpoint, dtype: torch.dtype) -> Sums:
