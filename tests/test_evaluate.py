@@ -103,34 +103,14 @@ def test_requests_are_counted_over_all_benchmarks(tiny, tasks, tmp_path):
             assert (bar.n, bar.total) == (34 * 4, 2 * 34 * 4)
 
 
-def test_requests_are_built_once_for_all_processes(tiny, tasks, tmp_path, monkeypatch):
+def test_requests_are_built_once_for_all_models_of_a_process(tiny, tasks, tmp_path, monkeypatch):
+    session = Session(["mini_one"], EvaluationSettings(), tasks_dir=str(tasks))
     benchmark = Benchmark(task="mini_one", num_fewshot=2)
-
-    def score_in_new_session(out, limit=None):
-        session = Session(
-            ["mini_one"], EvaluationSettings(), tasks_dir=str(tasks), store=tmp_path / "requests"
-        )
-        evaluation, file = (
-            Evaluation(benchmark.model_copy(update={"limit": limit}), "id"),
-            tmp_path / out,
-        )
-        session.score(tiny.base, {file: evaluation})
-        return (tmp_path / out).read_bytes()
-
-    def refuse(*_, **__):
-        pytest.fail("built again")
-
-    first = score_in_new_session("first.json")
-    (stored,) = (tmp_path / "requests").glob("*.json.gz")
-    content = stored.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr("lm_eval.api.task.Task.build_all_requests", refuse)
-        assert score_in_new_session("second.json") == first
-    stored.write_bytes(content[: len(content) // 2])
-    assert score_in_new_session("third.json") == first
-    assert stored.read_bytes() == content
-    score_in_new_session("fourth.json", limit=5)  # other documents under the same id
-    assert json.loads((tmp_path / "fourth.json").read_text())["n"] == 5
+    first = score(tiny.base, tasks, tmp_path / "first", [benchmark], session=session)
+    monkeypatch.setattr("lm_eval.api.task.Task.build_all_requests", None)  # not called again
+    other = score(tiny.experts[0], tasks, tmp_path / "other", [benchmark], session=session)
+    again = score(tiny.base, tasks, tmp_path / "again", [benchmark], session=session)
+    assert again == first != other
 
 
 def test_a_model_without_tokenizer_is_refused(tiny, tasks, tmp_path):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from wildmerge.jobs.devices import visible
 from wildmerge.planning.lock import Lock
+from wildmerge.scoring.memory import total_bytes
 
 PROGRAM_MB = 2_500
 """What a job holds without a model: Python, torch, lm-eval and a benchmark's items."""
@@ -34,5 +33,4 @@ def minutes(model_bytes: int, attempt: int = 1, *, models: int = 1) -> int:
 
 def machine() -> dict[str, int]:
     """Return what jobs on this machine share: memory in MB and GPUs."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"mem_mb": pages // 1_000_000, "gpu": len(visible())}
+    return {"mem_mb": total_bytes() // 1_000_000, "gpu": len(visible())}

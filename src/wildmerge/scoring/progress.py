@@ -10,7 +10,7 @@ from tqdm import tqdm
 from wildmerge.study.file import Benchmark
 
 
-class RequestsBar(tqdm):  # type: ignore[type-arg]
+class RequestsBar(tqdm):  # type: ignore[misc]  # tqdm has no types
     """Counts scored requests.
 
     Args:

@@ -21,7 +21,6 @@ from wildmerge.scoring.result import Result, result_of, tokens_of
 from wildmerge.storage.files import write_json
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark, EvaluationSettings
-from wildmerge.study.recipe import short_hash
 from wildmerge.tasks.loading import Loader
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Session:
         tasks_dir: folder of own task YAMLs.
         task_data: folder <task>/<split>.jsonl that replaces stock tasks' data.
         device: "cpu", "cuda" or "cuda:i".
-        store: folder for requests, which all models of a base share; None keeps none.
+        store: folder for tokens and passes, which all models of a base share; None keeps none.
         batch_size: of the `hf` backend.
 
     Attributes:
@@ -111,7 +110,7 @@ class Session:
     def _load(self, model: Path) -> Any:
         if not any(model.glob("tokenizer*")):
             raise Refusal(f"{model}: no tokenizer files; copy those of the base into it")
-        options = {
+        options: dict[str, Any] = {
             "dtype": self.settings.dtype,
             "device": self.device,
             "batch_size": self.batch_size,
@@ -144,14 +143,10 @@ class Session:
         if template is not None:
             chat = dict.fromkeys(chat, True) | {"chat_template": lm.apply_chat_template}
         self.requests[name] = 0
-        for task_name, task in self._loader.load(evaluation.benchmark)["tasks"].items():
+        for task in self._loader.load(evaluation.benchmark)["tasks"].values():
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
-            path = None
-            if self.store and evaluation.id:
-                key = short_hash([evaluation.id, task_name, template])
-                path = self.store / f"requests-{key}.json.gz"
             with redirect_stderr(io.StringIO()):
-                self.requests[name] += prepare(task, evaluation.benchmark.limit, chat, path)
+                self.requests[name] += prepare(task, evaluation.benchmark.limit, chat)
         self._built = {(other, t) for other, t in self._built if other != name} | {(name, template)}
 
     def _chat_template(self, lm: Any) -> str | None:
@@ -200,5 +195,5 @@ def _quiet() -> None:
     import transformers
 
     datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -60,7 +60,7 @@ class TokenCounts:
         return TokenCounts(*(first + second for first, second in pairs))
 
 
-class PrefixLM(HFLM):
+class PrefixLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval's Hugging Face model, with log-likelihoods scored through a prefix tree.
 
     Args:
@@ -152,7 +152,7 @@ class PrefixLM(HFLM):
     def _score_plainly(self, requests: TokenRequests, quiet: bool) -> list[Score]:
         """Score by lm-eval's own method."""
         pairs = [(None, context, continuation) for context, continuation in requests.pairs()]
-        scores = super()._loglikelihood_tokens(
+        scores: list[Score] = super()._loglikelihood_tokens(
             pairs, disable_tqdm=quiet or self.on_scored is not None
         )
         if self.on_scored:

@@ -7,12 +7,11 @@ in a pass.
 
 from __future__ import annotations
 
-import os
-
 import torch
 from transformers import PreTrainedModel
 
 from wildmerge.errors import Refusal
+from wildmerge.scoring.memory import available_bytes
 from wildmerge.scoring.prefix.request_tree import PassCosts
 from wildmerge.scoring.prefix.tree_attention import LOGIT_ROWS
 
@@ -33,7 +32,7 @@ def default_budget(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(DEVICE_SHARE * (free + unused))
-    return int(HOST_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return int(HOST_SHARE * available_bytes())
 
 
 def pass_bytes(model: PreTrainedModel, longest: int, tokens: int) -> int:
@@ -60,7 +59,7 @@ def pass_bytes(model: PreTrainedModel, longest: int, tokens: int) -> int:
     mlp = tokens * 3 * config.intermediate_size * experts * item
     mask = tokens * keys * (item + 2)
     logits = (tokens * item + 3 * min(LOGIT_ROWS, tokens) * 4) * config.vocab_size
-    return cache + repeated + hidden + max(mlp, logits) + mask
+    return int(cache + repeated + hidden + max(mlp, logits) + mask)
 
 
 def pass_costs(model: PreTrainedModel, longest: int, budget: int) -> PassCosts:
@@ -79,7 +78,7 @@ def pass_costs(model: PreTrainedModel, longest: int, budget: int) -> PassCosts:
     if (least := pass_bytes(model, longest, 1)) > budget:
         raise Refusal(
             f"memory budget of {budget / 2**20:.0f} MiB: a request of {longest} tokens needs "
-            f"{least / 2**20:.0f} MiB; raise the budget or use a device with more memory"
+            f"{least / 2**20:.0f} MiB; use a device with more memory"
         )
     device = "cpu" if model.device.type == "cpu" else "other"
     config = model.config.get_text_config()

@@ -212,7 +212,8 @@ class PassBuilder:
 
         def flat(name: str) -> np.ndarray:
             parts = [getattr(step, name) for step in passes]
-            return np.concatenate([np.empty(0, np.int32), *parts]).astype(np.int32)
+            joined: np.ndarray = np.concatenate([np.empty(0, np.int32), *parts])
+            return joined.astype(np.int32)
 
         arrays = {
             "cached": np.array([step.cached for step in passes], np.int64),

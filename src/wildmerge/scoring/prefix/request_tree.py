@@ -14,6 +14,7 @@ longest request holds every prefix that is still needed. Pure numpy; the model s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -40,7 +41,7 @@ class PassCosts:
     @property
     def best_tokens(self) -> float:
         """Return the tokens a pass should have, where its fixed and quadratic costs balance."""
-        return min(self.max_tokens, (self.per_pass / self.per_pair) ** 0.5)
+        return min(self.max_tokens, math.sqrt(self.per_pass / self.per_pair))
 
 
 @dataclass

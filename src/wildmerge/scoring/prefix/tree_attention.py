@@ -20,7 +20,7 @@ LOGIT_ROWS = 64  # rows of logits turned into log-probabilities at a time, in fl
 MASK_ALIGNMENT = 16  # elements; CUDA's attention kernels want aligned rows of the mask
 
 
-class SlotLayer(CacheLayerMixin):
+class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers has few types
     """Keys and values of one layer; a pass overwrites the slots behind the prefix it builds on.
 
     Args:
@@ -28,9 +28,11 @@ class SlotLayer(CacheLayerMixin):
     """
 
     is_sliding = False
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, cache: SlotCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._cache = cache
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:

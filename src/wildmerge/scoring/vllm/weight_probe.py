@@ -68,7 +68,8 @@ def _through_kernel(layer: Any, inputs: int, like: torch.Tensor) -> torch.Tensor
     """Return columns of a layer's matrix as the layer computes them, (columns, outputs)."""
     one_hot = torch.zeros((COLUMNS, inputs), dtype=like.dtype, device=like.device)
     one_hot[torch.arange(COLUMNS), _columns(inputs)] = 1
-    return layer.quant_method.apply(layer, one_hot, None)
+    columns: torch.Tensor = layer.quant_method.apply(layer, one_hot, None)
+    return columns
 
 
 def _checkpoint_parts(
