@@ -11,7 +11,7 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 import numpy as np
 import pytest
 
-pytest.importorskip("vllm", reason="make test-vllm brings an environment with it")
+pytest.importorskip("vllm", reason="make test-vllm makes an environment with it")
 
 import torch
 from lm_eval.api.instance import Instance

@@ -1,8 +1,8 @@
 """Which models may be scored through a prefix tree, and why the others may not.
 
 Packing is exact only if a token depends on its ancestors and their distances alone, through
-attention that takes a mask and positions from outside. The configuration tells where this fails by
-design; a small tree, scored both ways on the model itself, tells the rest.
+attention that takes a mask and positions from outside. The configuration shows where this fails by
+design; a small tree, scored both ways on the model itself, shows the rest.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _packs(
     best[0] = 0
     start_of = np.zeros(count + 1, np.int64)
     for start in range(count):
-        repeated = shared[start] - cached  # the first input of a pack brings its whole branch
+        repeated = shared[start] - cached  # the first input of a pack needs its whole branch
         limit = new[start] - repeated + costs.max_tokens
         stop = max(start + 1, int(np.searchsorted(new, limit, side="right")) - 1)
         tokens = new[start + 1 : stop + 1] - new[start] + repeated

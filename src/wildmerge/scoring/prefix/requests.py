@@ -102,7 +102,7 @@ def tokenise(lm: HFLM, texts: Sequence[tuple[str, str]]) -> TokenRequests:
             start = joined[context]
             return start, joined[context + continuation][len(start) :]
         encoded = alone[continuation]
-        if len(encoded) and encoded[0] == lm.prefix_token_id:  # it brings its own start token
+        if len(encoded) and encoded[0] == lm.prefix_token_id:  # it has a start token of its own
             return encoded[:1], encoded[1:]
         return np.array([lm.prefix_token_id], np.int32), encoded
 

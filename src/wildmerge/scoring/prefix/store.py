@@ -63,7 +63,7 @@ class ArrayStore:
 
 
 def _read(path: Path, kind: type[Arrays]) -> Arrays | None:
-    """Read a stored dataclass; None if the file is absent or damaged (its checksums tell)."""
+    """Read a stored dataclass; None if the file is absent or damaged (by its checksums)."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return kind(**{item.name: archive[item.name] for item in fields(kind)})

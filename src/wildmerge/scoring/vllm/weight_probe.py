@@ -1,4 +1,4 @@
-"""Numbers that tell whether an inference engine computes with the weights of a checkpoint.
+"""Numbers that show whether an inference engine computes with the weights of a checkpoint.
 
 An engine fuses weights, pads them and packs them into layouts of its own, some out of sight. So columns
 of each weight matrix are read back through the engine's own kernels: a matrix times a one-hot vector is
