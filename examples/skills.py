@@ -5,7 +5,7 @@ training line is `prompt answer`, e.g. `sort up d b a = a b d`. Two rules keep t
 
 - A prompt is held out if a hash of its symbols, in any order, says so. Training never sees a
   held-out prompt nor a rearrangement of one.
-- The right answer cannot be told without reading the prompt. The four choices differ by two edits
+- The right answer cannot be known without reading the prompt. The four choices differ by two edits
   (neither, one, the other, both), so they are alike in form and equally central.
 """
 

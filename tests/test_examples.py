@@ -57,7 +57,7 @@ def test_answers_are_right_and_distractors_wrong(skill):
 
 @pytest.mark.parametrize("skill", skills.SKILLS)
 def test_choices_do_not_betray_the_answer(skill):
-    """Neither length, nor being most like the others, nor being likely text tells the answer."""
+    """Neither length, nor being most like the others, nor being likely text shows the answer."""
     items = skills.held_out_items(skill, 600, seed=2)
     pairs = Counter()
     for item, _ in zip(skills.training_items(skill, seed=2), range(5000), strict=False):

@@ -16,6 +16,7 @@ from wildmerge.checkpoints.compatibility import compare, require_base
 from wildmerge.checkpoints.headers import Headers, TensorInfo
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
+from wildmerge.hub.resolving import resolve_all
 from wildmerge.planning.lock import Lock
 from wildmerge.study.file import Base, Study
 
@@ -82,7 +83,7 @@ def foresee(base: str, experts: Sequence[str]) -> dict[str, str]:
         Refusal: a base that nothing merges with; the hub does not give a repository.
     """
     names = [base, *experts]
-    entries = hub.resolve_all(name for name in names if hub.is_hub(name))
+    entries = resolve_all(name for name in names if hub.is_hub(name))
     for folder in (name for name in names if name not in entries):
         files = {path.name: {} for path in Path(folder).iterdir()}
         entries[folder] = {"files": files, **hub.describe(Path(folder))}

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wildmerge.errors import Refusal, unknown
+from wildmerge.hub import downloading
 from wildmerge.hub import references as hub
-from wildmerge.hub.cache import remember
+from wildmerge.hub.resolving import resolve_all
 from wildmerge.planning.admission import admit
 from wildmerge.planning.lock import Lock, checkpoints_of, lock_path, make_lock
 from wildmerge.study.file import Study, load_study
@@ -26,10 +27,10 @@ def fetch_references(references: Sequence[str]) -> dict[str, str]:
     Raises:
         Refusal: something is no hub id, or the hub does not give it.
     """
-    entries = hub.resolve_all(references)
-    hub.fetch(*entries.values())
+    entries = resolve_all(references)
+    downloading.fetch(*entries.values())
     for reference, entry in entries.items():
-        remember(*hub.parts(reference), entry["commit"])  # last: by now all its files are there
+        hub.remember(*hub.parts(reference), entry["commit"])  # last: by now all its files are there
     return {name: str(hub.folder_of(name, entry)) for name, entry in entries.items()}
 
 
@@ -58,10 +59,10 @@ def fetch_study(
     entries = _entries(study, study_file, wanted, keep=bool(bases))
     problems = []
     try:
-        hub.fetch(*entries.values())
+        downloading.fetch(*entries.values())
     except Refusal as refusal:
         problems.append(str(refusal))
-    tasks = []
+    tasks: list[str] = []
     if not names or DATA in names:
         from wildmerge.tasks.data import fetch_data
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
+from wildmerge.hub.resolving import resolve_all
 from wildmerge.storage.files import sha256_of, write_json
 from wildmerge.study.file import Study
 from wildmerge.study.recipe import short_hash
@@ -102,7 +103,7 @@ def make_lock(
     names = checkpoints_of(study)
     remote = [name for name in names if hub.is_hub(name)]
     kept = {n: before[n] for n in remote if "repo" in before.get(n, {}) and not update}
-    checkpoints = kept | hub.resolve_all(name for name in remote if name not in kept)
+    checkpoints = kept | resolve_all(name for name in remote if name not in kept)
     folders = [name for name in names if name not in checkpoints]
     for name in tqdm(folders, desc="locking", unit="checkpoint", disable=None):
         checkpoints[name] = _lock_folder(name, before.get(name))

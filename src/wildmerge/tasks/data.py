@@ -12,7 +12,7 @@ import time
 from tqdm import tqdm
 
 from wildmerge.errors import Refusal
-from wildmerge.hub.transfer import PAUSES
+from wildmerge.hub.retries import PAUSES
 from wildmerge.study.file import Benchmark, Study
 from wildmerge.tasks.loading import Loader
 from wildmerge.tasks.sources import hub_tasks, source_of
