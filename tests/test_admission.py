@@ -55,7 +55,8 @@ def test_a_skipped_expert_is_in_no_model(study_file, capsys):
     assert any(line.startswith("llama: expert 'expert1' skipped: ") for line in lines)
     assert "llama: no merges of 3 experts, 2 are left" in lines
     shutil.rmtree("checkpoints")  # nothing but the lock is needed to know the models
-    models = list_models(load_study(study_file), Lock.read(lock_path(study_file)))
+    lock = Lock.read(lock_path(study_file))
+    models = list_models(admit(load_study(study_file), lock).study, lock)
     assert [model.experts for model in models] == [
         (),
         ("expert0",),
@@ -71,8 +72,12 @@ def test_skipping_an_expert_is_as_if_it_had_not_been_named(study_file):
     del content["bases"]["llama"]["experts"]["expert1"]
     change(study_file, bases=content["bases"], sizes=[2])
     without = load_study(study_file)
-    ids = [[m.recipe_id for m in list_models(s, make_lock(s))] for s in (skipping, without)]
-    assert ids[0] == ids[1]
+
+    def ids(study):
+        opened = admit(study, make_lock(study))
+        return [model.recipe_id for model in list_models(opened.study, opened.lock)]
+
+    assert ids(skipping) == ids(without)
 
 
 def test_a_base_without_experts_and_a_quantised_base_are_refused(study_file):

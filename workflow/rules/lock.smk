@@ -11,14 +11,8 @@
 # the study that changes no checkpoint and no data leaves it alone.
 
 
-@cache
-def admitted():
-    """Return the study without the experts that it skips; known when the lock stands."""
-    return admit(STUDY, study_lock()).study
-
-
 def members(wildcards):
-    base = admitted().bases[wildcards.base]
+    base = opened().study.bases[wildcards.base]
     return [base.checkpoint, *base.experts.values()]
 
 

@@ -16,7 +16,7 @@ JOBS = f"{OUT}/jobs"
 @cache
 def study_jobs():
     """Return all jobs of the study by id; known when the lock stands."""
-    jobs = {job.id: job for job in list_jobs(STUDY, study_lock())}
+    jobs = {job.id: job for job in list_jobs(opened().study, study_lock())}
     if workflow.is_main_process:
         models = sum(len(job.models) for job in jobs.values())
         print(f"{STUDY.name}: {models:,} models in {len(jobs):,} jobs", file=sys.stderr)

@@ -1,7 +1,7 @@
 # The study: which one, which part of it, and its lock, for all rules.
 #
 # Inputs:  the study file; --config study, bases, limit
-# Outputs: none; STUDY, OUT (its folder of results), LOCK, study_lock()
+# Outputs: none; STUDY, OUT (its folder of results), LOCK, opened(), study_lock()
 # Steps:   load and check everything that can be known before a checkpoint is opened
 
 import os
@@ -14,12 +14,11 @@ from snakemake.exceptions import WorkflowError
 
 from wildmerge.hub.references import is_hub
 from wildmerge.errors import Refusal
-from wildmerge.tasks.sources import check_benchmarks, hub_tasks, task_inputs
-from wildmerge.planning.admission import admit
-from wildmerge.planning.lock import Lock, check_checkpoints, checkpoints_of, lock_path
+from wildmerge.tasks.sources import hub_tasks, task_inputs
+from wildmerge.planning.lock import checkpoints_of, lock_path
 from wildmerge.planning.models import list_jobs, spectra_of
+from wildmerge.planning.opening import open_study, read_study
 from wildmerge.study.recipe import short_hash
-from wildmerge.study.file import load_study
 
 # rules find the commands of the environment that snakemake itself runs in
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -41,9 +40,7 @@ elif isinstance(BASES, str):
 ONLY = ["--bases", ",".join(BASES)] if BASES else []
 PART = ONLY + (["--limit", str(LIMIT)] if LIMIT else [])
 try:
-    STUDY = load_study(STUDY_FILE, BASES, LIMIT)
-    check_benchmarks(STUDY, STUDY_FILE)
-    check_checkpoints(STUDY, STUDY_FILE, made_below=RESULTS)
+    STUDY = read_study(STUDY_FILE, BASES, LIMIT)
 except Refusal as refusal:
     raise WorkflowError(str(refusal))
 OUT = f"{RESULTS}/{STUDY.name}"
@@ -51,10 +48,17 @@ LOCK = str(lock_path(STUDY_FILE))
 
 
 @cache
-def lock_as_of(mtime_ns):
-    return Lock.read(LOCK)
+def opened_as_of(mtime_ns):
+    return open_study(STUDY_FILE, BASES, LIMIT)
+
+
+def opened():
+    """Return the study as its lock stands now, without the experts that it skips.
+
+    The lock of a large study takes a while to read, so that is done once.
+    """
+    return opened_as_of(os.stat(LOCK).st_mtime_ns if os.path.exists(LOCK) else 0)
 
 
 def study_lock():
-    """Return the lock as it stands; of a large study it takes a while to read, so that is done once."""
-    return lock_as_of(os.stat(LOCK).st_mtime_ns if os.path.exists(LOCK) else 0)
+    return opened().lock

@@ -59,13 +59,13 @@ def inspect(arguments: argparse.Namespace) -> None:
     """Print whether experts would merge; refuse when one would not."""
     from wildmerge.hub.references import folder_of, is_here
     from wildmerge.merging.inspection import Inspection, inspect, unmeasured
-    from wildmerge.planning.admission import foresee
+    from wildmerge.planning.admission import predict_refusals
 
     if all(is_here(name) for name in (arguments.base, *arguments.experts)):
         experts = {expert: folder_of(expert) for expert in arguments.experts}
         found = inspect(folder_of(arguments.base), experts, untie=arguments.untie)
     else:
-        why = foresee(arguments.base, arguments.experts)
+        why = predict_refusals(arguments.base, arguments.experts)
         found = Inspection(
             [unmeasured(e, "no" if e in why else "yes", why.get(e, "")) for e in arguments.experts]
         )

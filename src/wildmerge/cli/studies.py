@@ -22,9 +22,11 @@ def schema(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """Print what a study costs, before anything runs."""
     from wildmerge.planning.lock import Lock, lock_path
+    from wildmerge.planning.opening import read_study
     from wildmerge.planning.plan import plan
 
-    study, path = _study(arguments), lock_path(arguments.study)
+    study = read_study(arguments.study, arguments.bases, arguments.limit)
+    path = lock_path(arguments.study)
     lock = Lock.read(path) if path.exists() else None
     options = {"gpu": arguments.gpu, "share": arguments.share, "slots": arguments.slots}
     print(plan(study, lock, arguments.results, **options))
@@ -32,19 +34,13 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def lock(arguments: argparse.Namespace) -> None:
     """Write the lock beside a study."""
-    from wildmerge.planning.admission import admit
-    from wildmerge.planning.lock import Lock, lock_path, make_lock
-    from wildmerge.tasks.sources import check_benchmarks
+    from wildmerge.planning.lock import lock_path
+    from wildmerge.planning.opening import lock_study
 
-    study = _study(arguments)
-    check_benchmarks(study, str(arguments.study))
-    path = lock_path(arguments.study)
-    old = Lock.read(path) if path.exists() else None
-    lock = make_lock(study, old, update=arguments.update, keep=bool(arguments.bases))
-    admission = admit(study, lock)  # before the lock stands, which jobs rely on
-    lock.write(path)
-    for line in admission.lines():
+    opened = lock_study(arguments.study, arguments.bases, arguments.limit, update=arguments.update)
+    for line in opened.lines():
         print(line, file=sys.stderr)
+    path, lock = lock_path(arguments.study), opened.lock
     print(f"{path}: {len(lock.checkpoints)} checkpoints, {len(lock.tasks)} benchmarks")
 
 
@@ -67,14 +63,13 @@ def fetch(arguments: argparse.Namespace) -> None:
 def gate(arguments: argparse.Namespace) -> None:
     """Inspect the experts of one of a study's bases; refuse when one would not merge."""
     from wildmerge.merging.inspection import inspect, unmeasured
-    from wildmerge.planning.admission import admit
 
-    study, lock = _load(arguments)
-    admission = admit(study, lock)
-    ((name, base),) = admission.study.bases.items()
-    experts = {expert: lock.folder(reference) for expert, reference in base.experts.items()}
-    found = inspect(lock.folder(base.checkpoint), experts, untie=study.untie)
-    skipped = admission.skipped[name].items()
+    opened = _open(arguments)
+    ((name, base),) = opened.study.bases.items()
+    folder_of = opened.lock.folder
+    experts = {expert: folder_of(reference) for expert, reference in base.experts.items()}
+    found = inspect(folder_of(base.checkpoint), experts, untie=opened.study.untie)
+    skipped = opened.skipped[name].items()
     found.rows.extend(unmeasured(expert, "skipped", why) for expert, why in skipped)
     tell(found, arguments.out)
 
@@ -83,7 +78,8 @@ def recipes(arguments: argparse.Namespace) -> None:
     """Write a study's recipes.csv and benchmarks.csv."""
     from wildmerge.planning.models import list_evaluations, list_models
 
-    study, lock = _load(arguments)
+    opened = _open(arguments)
+    study, lock = opened.study, opened.lock
     folder = arguments.results / study.name
     write_csv(folder / "recipes.csv", [model.row() for model in list_models(study, lock)])
     benchmarks = [
@@ -99,7 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
     from wildmerge.jobs.run import find_job, run_job
     from wildmerge.storage.files import write_json
 
-    study, lock = _load(arguments)
+    opened = _open(arguments)
+    study, lock = opened.study, opened.lock
     job = find_job(study, lock, arguments.job)
     run_job(
         study,
@@ -118,7 +115,8 @@ def status(arguments: argparse.Namespace) -> None:
     """Print where a study stands."""
     from wildmerge.jobs.status import describe
 
-    print(describe(*_load(arguments), arguments.results))
+    opened = _open(arguments)
+    print(describe(opened.study, opened.lock, arguments.results))
 
 
 def _scratch(named: str | None) -> Path | None:
@@ -133,18 +131,7 @@ def _scratch(named: str | None) -> Path | None:
     return Path(folder)
 
 
-def _study(arguments: argparse.Namespace):  # noqa: ANN202 - Study, imported late
-    from wildmerge.study.file import load_study
+def _open(arguments: argparse.Namespace):  # noqa: ANN202 - OpenStudy, imported late
+    from wildmerge.planning.opening import open_study
 
-    return load_study(arguments.study, arguments.bases, arguments.limit)
-
-
-def _load(arguments: argparse.Namespace):  # noqa: ANN202 - (Study, Lock), imported late
-    from wildmerge.planning.lock import Lock, checkpoints_of, lock_path
-
-    study, path = _study(arguments), lock_path(arguments.study)
-    lock = Lock.read(path)
-    for name in checkpoints_of(study):
-        if name not in lock.checkpoints:
-            raise Refusal(f"{path}: does not know {name}; run `wildmerge lock` on the study again")
-    return study, lock
+    return open_study(arguments.study, arguments.bases, arguments.limit)

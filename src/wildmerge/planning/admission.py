@@ -1,4 +1,4 @@
-"""Which experts of a study take part: told by its lock alone, before any weight is there.
+"""Which experts of a study take part: decided by its lock alone, before any weight is there.
 
 A study says what to do with an expert that does not merge with its base: `refuse` stops, `skip` leaves
 it out of everything, as if the study did not name it. What only the weights can tell stops both.
@@ -22,10 +22,11 @@ from wildmerge.study.file import Base, Study
 
 
 @dataclass(frozen=True)
-class Admission:
-    """A study without the experts that were skipped, and by base and expert why they were."""
+class OpenStudy:
+    """A study without the experts that it skips, its lock, and by base and expert why it skips them."""
 
     study: Study
+    lock: Lock
     skipped: dict[str, dict[str, str]]
 
     def lines(self) -> list[str]:
@@ -53,7 +54,7 @@ class _Locked:
     tokenizer: str | None
 
 
-def admit(study: Study, lock: Lock) -> Admission:
+def admit(study: Study, lock: Lock) -> OpenStudy:
     """Decide which experts of every base take part.
 
     Raises:
@@ -69,10 +70,10 @@ def admit(study: Study, lock: Lock) -> Admission:
             what = "or set on_incompatible: skip" if left else "none of its experts merges"
             raise Refusal(f"bases.{name}.experts.{expert}: {why}; {what}")
         bases[name] = base.model_copy(update={"experts": left})
-    return Admission(study.model_copy(update={"bases": bases}), skipped)
+    return OpenStudy(study.model_copy(update={"bases": bases}), lock, skipped)
 
 
-def foresee(base: str, experts: Sequence[str]) -> dict[str, str]:
+def predict_refusals(base: str, experts: Sequence[str]) -> dict[str, str]:
     """Return why experts would not merge with their base, by what the hub shows of them without weights.
 
     Args:

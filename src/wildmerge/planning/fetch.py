@@ -12,10 +12,8 @@ from wildmerge.errors import Refusal, unknown
 from wildmerge.hub import downloading
 from wildmerge.hub import references as hub
 from wildmerge.hub.resolving import resolve_all
-from wildmerge.planning.admission import admit
-from wildmerge.planning.lock import Lock, checkpoints_of, lock_path, make_lock
-from wildmerge.study.file import Study, load_study
-from wildmerge.tasks.sources import check_benchmarks
+from wildmerge.planning.lock import checkpoints_of
+from wildmerge.planning.opening import ensure_locked, read_study
 
 DATA = "data"
 """What stands for a study's benchmark data among the names of what to fetch."""
@@ -50,13 +48,13 @@ def fetch_study(
     Raises:
         Refusal: says all that could not be fetched, after the rest was.
     """
-    study = load_study(study_file, bases)
+    study = read_study(study_file, bases)
     known = [name for name in checkpoints_of(study) if hub.is_hub(name)]
     for name in names:
         if name not in {*known, DATA}:
             raise Refusal(f"{study_file}: {unknown('hub checkpoint', name, [*known, DATA])}")
     wanted = [name for name in names or known if name != DATA]
-    entries = _entries(study, study_file, wanted, keep=bool(bases))
+    entries = _entries(wanted, study_file, bases)
     problems = []
     try:
         downloading.fetch(*entries.values())
@@ -75,17 +73,11 @@ def fetch_study(
 
 
 def _entries(
-    study: Study, study_file: str | Path, names: Sequence[str], *, keep: bool
+    names: Sequence[str], study_file: str | Path, bases: Sequence[str] | None
 ) -> dict[str, hub.Entry]:
     """Return the lock's entries of hub checkpoints; the study is locked where they are missing."""
     if not names:
         return {}
-    path = lock_path(study_file)
-    lock = Lock.read(path) if path.exists() else Lock({}, {})
-    known = all("repo" in lock.checkpoints.get(name, {}) for name in names)
-    if not known or not {*checkpoints_of(study)} <= {*lock.checkpoints}:
-        check_benchmarks(study, str(study_file))
-        lock = make_lock(study, lock, keep=keep)
-        lock.write(path)
-    members = checkpoints_of(admit(study, lock).study)  # a skipped expert is not needed
-    return {name: lock.checkpoints[name] for name in names if name in members}
+    opened = ensure_locked(study_file, bases)
+    members = checkpoints_of(opened.study)  # a skipped expert is not needed
+    return {name: opened.lock.checkpoints[name] for name in names if name in members}

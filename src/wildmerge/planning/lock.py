@@ -69,20 +69,6 @@ def checkpoints_of(study: Study) -> list[str]:
     return sorted({ref for b in bases for ref in (b.checkpoint, *b.experts.values())})
 
 
-def check_checkpoints(study: Study, where: str, made_below: str) -> None:
-    """Refuse a checkpoint that is no folder, nor made below `made_below`, nor a hub id."""
-    for name, base in study.bases.items():
-        keys = {"checkpoint": base.checkpoint}
-        keys |= {f"experts.{expert}": folder for expert, folder in base.experts.items()}
-        for key, folder in keys.items():
-            there = Path(folder).is_dir() or folder.startswith(f"{made_below}/")
-            if not there and not hub.is_hub(folder):
-                raise Refusal(
-                    f"{where}: bases.{name}.{key}: no folder {folder}; check the path, or give a hub "
-                    "id (org/name)"
-                )
-
-
 def make_lock(
     study: Study, old: Lock | None = None, *, update: bool = False, keep: bool = False
 ) -> Lock:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from wildmerge.merging.spectra import file_name
 from wildmerge.methods import catalogue as methods
-from wildmerge.planning.admission import admit
 from wildmerge.planning.lock import Lock
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Base, Benchmark, Study, Variant
@@ -72,9 +71,10 @@ class Job:
 def list_models(study: Study, lock: Lock) -> list[Model]:
     """Return the base, the experts and all merges of every base, in the study's order.
 
-    Experts that the study skips are in none of them.
+    Args:
+        study: as opened: without the experts that it skips.
+        lock: its lock.
     """
-    study = admit(study, lock).study
     variants = study.variants
     return [
         m for name, base in study.bases.items() for m in _of_base(study, lock, name, base, variants)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge.errors import Refusal, unknown
+from wildmerge.planning.admission import admit
 from wildmerge.planning.costs import NUMBERS, Cost, Size, base_size, benchmark_cost
 from wildmerge.planning.lock import Lock, checkpoints_of
 from wildmerge.planning.models import Model, list_jobs, list_models
@@ -50,6 +51,7 @@ def plan(
     if not 0 < share <= 1 or slots < 1:
         raise Refusal("--share must be in (0, 1] and --slots at least 1")
     whole = placeholder(study, lock)
+    study = admit(study, whole).study
     models = list_models(study, whole)
     costs = {b.label or b.task: benchmark_cost(study, b, lock, results) for b in study.benchmarks}
     sizes = {name: base_size(study, name, lock) for name in study.bases}
