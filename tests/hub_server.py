@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_aVerySecretTokenOfTheTests0123456789"
 STRANGER = "hf_theTokenOfAnAccountWithoutAccess012"
+XET_TOKEN = "aTokenOfTheXetStore"
 LARGE = re.compile(r"\.(safetensors|bin|parquet|gguf|pth)$|\btokenizer\.json$")
 _API = re.compile(
     r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(.*))?"
@@ -43,6 +44,7 @@ class Repo:
     refs: dict[str, str] = field(default_factory=dict)
     gated: bool = False
     private: bool = False
+    xet: bool = False  # large files are of the Xet store, which knows none of them here
     moved_to: str = ""
 
 
@@ -88,10 +90,6 @@ class HubServer:
     def url(self) -> str:
         """What HF_ENDPOINT has to be."""
         return f"http://127.0.0.1:{self._hub.server_port}"
-
-    @property
-    def cdn(self) -> str:
-        return f"http://127.0.0.1:{self._cdn.server_port}"
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Return the environment of a process that knows no hub but this one."""
@@ -141,9 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.do_GET()
@@ -155,10 +150,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = hub.take_fault(path)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if self.fault and self.fault.status:
-                headers = {"Retry-After": self.fault.retry_after}
-                self.answer(self.fault.status, b"{}", {k: v for k, v in headers.items() if v})
+                wait = self.fault.retry_after
+                self.answer(self.fault.status, b"{}", {"Retry-After": wait} if wait else {})
             else:
                 self.serve(hub, path)
+
+    do_HEAD = do_GET
 
     def answer(self, status: int, data: bytes, headers: dict[str, object] | None = None) -> None:
         """Send an answer, or as much of it as the fault of this request lets through."""
@@ -182,8 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Send a file or the range of it that was asked for."""
         if self.fault and self.fault.corrupt:
             data = data[:-1] + bytes([data[-1] ^ 1])
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not wanted:
+        if not (wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
             self.answer(200, data, headers)
             return
         first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
@@ -217,43 +213,47 @@ class _Hub(_Handler):
         elif file := _FILE.fullmatch(path):
             kind = "datasets" if file[1] else "models"
             name, revision, what, below = file[2], file[3], "file", file[4]
+        elif path == "/xet":
+            access = {"Cas-Url": hub.url, "Access-Token": XET_TOKEN, "Token-Expiration": 1 << 32}
+            self.answer(200, b"{}", {f"X-Xet-{key}": value for key, value in access.items()})
+            return
         else:
             self.refuse(404, "NotFound")
             return
         repo = hub.repos.get((kind, name))
         shown = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        known = shown == TOKEN
         if shown not in {"", TOKEN, STRANGER}:
             self.refuse(401, "", "Invalid credentials in Authorization header")
         elif repo is not None and repo.moved_to:
             self.answer(307, b"", {"Location": self.path.replace(name, repo.moved_to, 1)})
-        elif repo is None or (repo.private and not known):
+        elif repo is None or (repo.private and shown != TOKEN):
             self.refuse(404 if shown else 401, "RepoNotFound")
-        elif what == "file" and repo.gated and not known:
+        elif what == "file" and repo.gated and shown != TOKEN:
             self.refuse(403 if shown else 401, "GatedRepo")
         elif (commit := repo.refs.get(revision or "main", revision)) not in repo.commits:
             self.refuse(404, "RevisionNotFound")
         elif what == "file":
-            self.serve_file(f"{kind}/{name}/{commit}/{below}", repo.commits[commit].get(below))
+            self.serve_file(f"{kind}/{name}/{commit}/{below}", repo)
         else:
             self.serve_listing(what, name, commit, repo, below)
 
-    def serve_file(self, place: str, data: bytes | None) -> None:
-        if data is None:
+    def serve_file(self, place: str, repo: Repo) -> None:
+        commit, name = place.split("/", 4)[3:]
+        if (data := repo.commits[commit].get(name)) is None:
             self.refuse(404, "EntryNotFound")
             return
-        headers = {"X-Repo-Commit": place.split("/")[3], "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if not LARGE.search(place):
             self.answer_bytes(data, headers | {"ETag": f'"{git_hash(data)}"'})
             return
         digest = hashlib.sha256(data).hexdigest()
         headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": len(data)}
-        address = f"{self.server.hub.cdn}/{place}?Signature=signed-for-a-while"
+        if repo.xet:
+            headers |= {"X-Xet-Hash": digest, "X-Xet-Refresh-Route": f"{self.server.hub.url}/xet"}
+        address = f"http://127.0.0.1:{self.server.hub._cdn.server_port}/{place}?Signature=signed-for-a-while"
         self.answer(302, b"", headers | {"Location": address})
 
-    def serve_listing(
-        self, what: str | None, name: str, commit: str, repo: Repo, below: str
-    ) -> None:
+    def serve_listing(self, what: str, name: str, commit: str, repo: Repo, below: str) -> None:
         files = repo.commits[commit]
         if what == "tree":
             content = _tree(files, below.strip("/"), "recursive=true" in self.path.lower())

@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import constants, scan_cache_dir
 
-from hub_server import STRANGER, TOKEN, HubServer
+from hub_server import STRANGER, TOKEN, XET_TOKEN, HubServer
 from wildmerge.errors import Refusal
 from wildmerge.hub import retries
 from wildmerge.hub.downloading import fetch, has_digest
@@ -294,6 +294,16 @@ def test_a_hub_that_stays_down_is_one_line(hub, model):
     ):
         resolve("org/base")
     assert hub.asked("/api/models/") == 4
+
+
+def test_a_store_of_large_files_that_fails_is_one_line(hub, model):
+    """Real hubs keep large files in Xet, which hf_xet reads; that one fails in words of its own."""
+    hub.add("org/base", model, xet=True)
+    entry = resolve("org/base")
+    with pytest.raises(Refusal, match="^org/base: no connection .*; run the same") as refused:
+        fetch(entry)
+    assert hub.asked("/reconstructions/") >= 1
+    assert XET_TOKEN not in str(refused.value)
 
 
 def test_no_hub_at_all_is_one_line(hub, monkeypatch):
