@@ -14,6 +14,7 @@ import synthetic_results
 from wildmerge.errors import Refusal
 from wildmerge.reporting import story
 from wildmerge.reporting.figures import draw_figures
+from wildmerge.reporting.printing import signed
 from wildmerge.reporting.report import write_report
 from wildmerge.reporting.tables import aggregate, read_tables
 
@@ -71,7 +72,7 @@ def test_the_report_shows_the_tables_numbers_and_escapes_names(page, study):
     for sentence in story.answer(tables):
         assert sentence in html.unescape(page)
     for delta in tables.table1["mean_accuracy_delta_points"]:
-        assert f">{story.signed(delta)}<" in page
+        assert f">{signed(delta)}<" in page
     assert "<own>" not in page and "&lt;own&gt;" in page
     assert "lm_eval" in page and "2.13.0" in page
 
@@ -125,5 +126,5 @@ def test_the_notebook_is_clean_and_runs_on_the_tables(study, tmp_path):
     executed = (tmp_path / "study.ipynb").read_text()
     assert "image/png" in executed
     assert " at 0x" not in executed  # an address would differ on every run
-    told = json.dumps(story.answer(read_tables(study / "tables"))[0])[1:-1]
-    assert told in executed or told.encode().decode("unicode_escape") in executed
+    sentence = json.dumps(story.answer(read_tables(study / "tables"))[0])[1:-1]
+    assert sentence in executed or sentence.encode().decode("unicode_escape") in executed

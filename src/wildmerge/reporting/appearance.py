@@ -1,7 +1,7 @@
 """How methods are named, ordered and drawn, the same in every table, figure and page.
 
-Colours are Okabe and Ito's (plus Tol's wine), which readers with any common colour blindness can
-tell apart; every method also has its own marker, so that prints in grey stay readable. A method
+Colours are Okabe and Ito's (plus Tol's wine), which differ for readers with any common colour
+blindness; every method also has its own marker, so that prints in grey stay readable. A method
 that is not listed here, such as a user's own, gets a look that depends on its name alone.
 """
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.appearance import method_order
-from wildmerge.statistics.estimates import combined_stderr, mean, stderr_of_mean
+from wildmerge.statistics.estimates import combined_stderr, paired_stderr, stderr_of_mean
 
 KINDS = ("base", "expert", "merge")
 
@@ -49,7 +50,7 @@ class Results:
 
     def accuracy(self, recipe_id: str, tasks: list[str]) -> float:
         """Return a model's unweighted mean score over benchmarks (0 to 1)."""
-        return mean([self.evaluations[recipe_id, task].score for task in tasks])
+        return fmean([self.evaluations[recipe_id, task].score for task in tasks])
 
     def stderr(self, recipe_id: str, tasks: list[str]) -> float:
         """Return the standard error of `accuracy`, from the draw of items."""
@@ -107,11 +108,11 @@ def difference_stderr(models: list[Answers], reference: Answers) -> float:
     Returns:
         The standard error as a share (0 to 1).
     """
-    n_items = len(reference.correct)
-    if n_items < 2 or any(model.item_digest != reference.item_digest for model in models):
+    if len(reference.correct) < 2 or any(
+        model.item_digest != reference.item_digest for model in models
+    ):
         return combined_stderr(max(model.stderr for model in models), reference.stderr)
-    mean_correct = np.mean([model.correct for model in models], axis=0, dtype=np.float64)
-    return float(np.std(mean_correct - reference.correct, ddof=1) / np.sqrt(n_items))
+    return paired_stderr([model.correct for model in models], reference.correct)
 
 
 class _Found:

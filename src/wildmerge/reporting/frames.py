@@ -6,13 +6,15 @@ are sample standard deviations (ddof = 1; unknown for a single subset).
 
 import math
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.collect import Results, difference_stderr
-from wildmerge.statistics import estimates as statistics
+from wildmerge.statistics.comparisons import mean_difference_points, stderr_over_subsets
+from wildmerge.statistics.estimates import sample_deviation, stderr_of_mean
 
 
 def model_table(found: Results) -> pd.DataFrame:
@@ -72,16 +74,16 @@ def _against(found: Results, model: str, reference: str | None, name: str) -> di
     if reference is None:
         return dict.fromkeys(columns, math.nan)
     beat = found.accuracy(reference, found.tasks)
-    delta = 100 * (found.accuracy(model, found.tasks) - beat)
-    stderr = _mean_difference_stderr(found, found.tasks, [model], reference)
+    delta = mean_difference_points([found.accuracy(model, found.tasks)], beat)
+    stderr = 100 * _mean_difference_stderr(found, found.tasks, [model], reference)
     return dict(zip(columns, (beat, delta, stderr), strict=True))
 
 
 def _mean_difference_stderr(
     found: Results, tasks: list[str], models: list[str], reference: str
 ) -> float:
-    """Standard error, in points, of the models' mean accuracy minus the reference's, from items."""
-    return 100 * statistics.stderr_of_mean(
+    """Standard error of the models' mean accuracy minus the reference's, from items."""
+    return stderr_of_mean(
         [
             difference_stderr(
                 [found.evaluations[model, task] for model in models],
@@ -110,7 +112,7 @@ def score_table(found: Results) -> pd.DataFrame:
                     "items": result.items,
                     "chance": result.chance,
                     "base_score": base.score,
-                    "delta_points": 100 * (result.score - base.score),
+                    "delta_points": mean_difference_points([result.score], base.score),
                     "delta_stderr_points": 100 * difference_stderr([result], base),
                 }
             )
@@ -142,7 +144,7 @@ def curve_tables(found: Results, models: pd.DataFrame) -> tuple[pd.DataFrame, pd
     rows, benchmark_rows = [], []
     for point, members in curve_points(models):
         ids, base_id = list(members["recipe_id"]), base_ids[point["base"]]
-        norm = statistics.mean(list(members["update_norm"]))
+        norm = fmean(members["update_norm"])
         rows.append(point | _spread(found, found.tasks, ids, base_id) | {"update_norm": norm})
         for benchmark in found.benchmarks.itertuples():
             chance = found.evaluations[base_id, benchmark.task].chance
@@ -161,16 +163,14 @@ def _spread(found: Results, tasks: list[str], ids: list[str], base_id: str) -> d
     """
     accuracies = [found.accuracy(model, tasks) for model in ids]
     base_accuracy = found.accuracy(base_id, tasks)
-    deviation = statistics.sample_deviation(accuracies)
     items = _mean_difference_stderr(found, tasks, ids, base_id)
-    subsets = 100 * deviation / math.sqrt(len(ids))
     return {
         "subsets": len(ids),
-        "accuracy": statistics.mean(accuracies),
-        "sd": deviation,
+        "accuracy": fmean(accuracies),
+        "sd": sample_deviation(accuracies),
         "base_accuracy": base_accuracy,
-        "delta_points": statistics.mean_difference_points(accuracies, base_accuracy),
-        "delta_stderr_points": statistics.combined_stderr(items, subsets),
+        "delta_points": mean_difference_points(accuracies, base_accuracy),
+        "delta_stderr_points": 100 * stderr_over_subsets(items, accuracies),
     }
 
 

@@ -1,17 +1,19 @@
 """The study's heat maps: what each expert learnt, and how alike the experts are."""
 
 import math
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wildmerge.reporting.drawing import make_panels, styled
+from wildmerge.reporting.printing import fixed
 from wildmerge.reporting.tables import Tables
-from wildmerge.statistics.estimates import within_noise
+from wildmerge.statistics.comparisons import NOISE, verdicts
+
+SOFT = "#777777"  # numbers within noise
 
 
 @styled
@@ -21,27 +23,21 @@ def expert_figure(tables: Tables) -> Figure:
     labels = experts.drop_duplicates("task").set_index("task")["label"]
     limit = max(1.0, experts["gain_points"].abs().max())
     count = experts.groupby("base")["expert"].nunique().max()
-    width = 1.6 + 0.55 * len(labels)
-    columns = 1 if len(labels) > 8 else min(2, len(bases))
-    rows = math.ceil(len(bases) / columns)
-    figure, panels = make_panels(rows, columns, width=width, height=1.4 + 0.27 * count)
-    for axes in panels.flat[len(bases) :]:
-        axes.set_visible(False)
-    for axes, base in zip(panels.flat, bases, strict=False):
+
+    def draw(axes: Axes, base: str) -> None:
         of_base = experts[experts["base"] == base]
         cells = of_base.pivot(index="expert", columns="task").loc[of_base["expert"].unique()]
         gains = cells["gain_points"][labels.index]
         errors = cells["gain_stderr_points"][labels.index]
-        image = axes.imshow(gains, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-        for (row, column), gain in np.ndenumerate(gains.to_numpy()):
-            noise = within_noise(gain, errors.iat[row, column])
-            colour = "#777777" if noise else "white" if abs(gain) > 0.65 * limit else "black"
-            axes.text(
-                column, row, f"{gain:+.1f}", ha="center", va="center", color=colour, fontsize=7
-            )
-        _finish(axes, labels, gains.index, base)
-    figure.colorbar(image, ax=panels, label="gain over the base (points)", shrink=0.8, pad=0.02)
-    return figure
+        _heat_map(axes, gains.set_axis(labels, axis="columns"), limit, 1, "+")
+        noise = verdicts(gains, errors).ravel() == NOISE
+        for text, noisy in zip(axes.texts, noise, strict=True):
+            if noisy:
+                text.set_color(SOFT)
+
+    columns = 1 if len(labels) > 8 else min(2, len(bases))
+    width, height = 1.6 + 0.55 * len(labels), 1.4 + 0.27 * count
+    return _panels(bases, columns, (width, height), draw, "gain over the base (points)")
 
 
 @styled
@@ -51,41 +47,49 @@ def cosine_figure(tables: Tables) -> Figure:
     names = {base: _experts_of(cosines[cosines["base"] == base]) for base in bases}
     limit = max(0.1, cosines["cosine"].abs().max())
     side = 1.2 + 0.36 * (max(map(len, names.values())) - 1)
-    columns = min(2, len(bases))
-    figure, panels = make_panels(math.ceil(len(bases) / columns), columns, side + 0.6, side)
-    for axes in panels.flat[len(bases) :]:
-        axes.set_visible(False)
-    for axes, base in zip(panels.flat, bases, strict=False):
+
+    def draw(axes: Axes, base: str) -> None:
         pairs = cosines[cosines["base"] == base].pivot(
             index="expert", columns="other", values="cosine"
         )
-        pairs = pairs.loc[names[base][1:], names[base][:-1]]
-        image = axes.imshow(pairs, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-        for (row, column), cosine in np.ndenumerate(pairs.to_numpy()):
-            if not math.isnan(cosine):
-                colour = "white" if abs(cosine) > 0.65 * limit else "black"
-                axes.text(
-                    *(column, row, f"{round(cosine, 2) + 0:.2f}"),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    size=6.5,
-                )
-        _finish(axes, pairs.columns, pairs.index, base)
-    figure.colorbar(image, ax=panels, label="cosine of task vectors", shrink=0.8, pad=0.02)
+        _heat_map(axes, pairs.loc[names[base][1:], names[base][:-1]], limit, 2)
+
+    columns = min(2, len(bases))
+    return _panels(bases, columns, (side + 0.6, side), draw, "cosine of task vectors")
+
+
+def _panels(
+    bases: list[str],
+    columns: int,
+    size: tuple[float, float],
+    draw: Callable[[Axes, str], None],
+    label: str,
+) -> Figure:
+    """Draw a heat map a base in panels of this size (inches), with one colour bar for all."""
+    figure, panels = make_panels(math.ceil(len(bases) / columns), columns, *size)
+    for axes in panels.flat[len(bases) :]:
+        axes.set_visible(False)
+    for axes, base in zip(panels.flat, bases, strict=False):
+        draw(axes, base)
+        axes.set_title(base, loc="left")
+    colours = panels.flat[0].collections[0]
+    figure.colorbar(colours, ax=panels, label=label, shrink=0.8, pad=0.02)
     return figure
+
+
+def _heat_map(axes: Axes, cells: pd.DataFrame, limit: float, digits: int, sign: str = "-") -> None:
+    """Draw one heat map with its numbers; blue is above zero, red below, an empty cell is unknown."""
+    texts = cells.map(fixed, digits=digits, sign=sign)
+    colours = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "cbar": False}
+    sns.heatmap(cells, ax=axes, annot=texts, fmt="", annot_kws={"size": 7}, **colours)
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", rotation=0)
+    for text in axes.get_xticklabels():
+        text.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
 def _experts_of(pairs: pd.DataFrame) -> list[str]:
     """Return the experts of one base in the order of its pairs."""
     return list(dict.fromkeys([*pairs["other"], *pairs["expert"]]))
-
-
-def _finish(axes: Axes, columns: Any, rows: Any, title: str) -> None:
-    """Give a heat map the names of its columns and rows, and no lines."""
-    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_title(title, loc="left")
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    sns.despine(ax=axes, left=True, bottom=True)

@@ -1,7 +1,7 @@
 """What `wildmerge inspect` found before the study merged anything, as two tables of the study.
 
-Reads results/<study>/inspect, which the workflow's gate writes; a study whose results were made without
-it has empty tables.
+Reads results/<study>/inspect, which the workflow writes before it merges; a study without it has empty
+tables.
 """
 
 from pathlib import Path

@@ -15,7 +15,9 @@ import pandas as pd
 from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look, variant_label
 from wildmerge.reporting.frames import curve_points
 from wildmerge.reporting.grids import whole_curves
-from wildmerge.statistics import estimates as statistics
+from wildmerge.reporting.printing import fixed
+from wildmerge.statistics.comparisons import above, mean_difference_points
+from wildmerge.statistics.estimates import sample_deviation, wilson_interval
 
 AVERAGE = "average"
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}
@@ -67,20 +69,20 @@ def paper_table(number: int, models: pd.DataFrame) -> pd.DataFrame:
 def _cell(point: dict[str, Any], members: pd.DataFrame, reference: str) -> dict[str, Any]:
     """Compare the members' mean accuracies with the reference; a Wilson interval for the share."""
     accuracies, beat = list(members["accuracy"]), members[reference].iat[0]
-    share = statistics.share_above(accuracies, beat)
-    low, high = statistics.wilson_interval(round(share * len(accuracies)), len(accuracies))
+    successes, trials = int(above(accuracies, beat).sum()), len(accuracies)
+    low, high = wilson_interval(successes, trials)
     return {
         "base_model": point["base"],
         "method": point["method"],
         "variant": point["variant"],
         "n_merged": point["n"],
-        "n_subsets": len(accuracies),
+        "n_subsets": trials,
         "reference_accuracy_pct": 100 * beat,
-        "pct_subsets_above_reference": 100 * share,
+        "pct_subsets_above_reference": 100 * successes / trials,
         "pct_low": 100 * low,
         "pct_high": 100 * high,
-        "mean_accuracy_delta_points": statistics.mean_difference_points(accuracies, beat),
-        "sd_accuracy_delta_points": 100 * statistics.sample_deviation(accuracies),
+        "mean_accuracy_delta_points": mean_difference_points(accuracies, beat),
+        "sd_accuracy_delta_points": 100 * sample_deviation(accuracies),
     }
 
 
@@ -119,12 +121,7 @@ def layout(
             cells = line.set_index("n_merged")
             pairs = [_pair(cells, n) for n in sizes(frame)]
             lines.append((variant_label(str(variant), str(method)), pairs))
-        yield str(base), f"{block['reference_accuracy_pct'].iat[0]:.1f}", lines
-
-
-def points(value: float) -> str:
-    """Return a difference in points as printed: with its sign and two decimals, never -0.00."""
-    return f"{round(value, 2) + 0.0:+.2f}"
+        yield str(base), fixed(block["reference_accuracy_pct"].iat[0], 1), lines
 
 
 def to_markdown(number: int, frame: pd.DataFrame) -> str:
@@ -178,7 +175,8 @@ def _pair(cells: pd.DataFrame, n: int) -> tuple[str, str]:
     if n not in cells.index:
         return "", ""
     cell = cells.loc[n]
-    return f"{cell['pct_subsets_above_reference']:.0f}", points(cell["mean_accuracy_delta_points"])
+    share, delta = cell["pct_subsets_above_reference"], cell["mean_accuracy_delta_points"]
+    return fixed(share, 0), fixed(delta, 2, "+")
 
 
 def _caption(number: int) -> str:

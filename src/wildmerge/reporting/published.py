@@ -12,7 +12,8 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.paper_tables import AVERAGE, points
+from wildmerge.reporting.paper_tables import AVERAGE
+from wildmerge.reporting.printing import fixed
 
 CELL = ["table", "reference", "base_model", "method", "n_merged"]
 PRINTED = {  # number in a cell -> the place to which it is printed
@@ -129,7 +130,10 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 
 def _cell(row: Any) -> str:
-    printed = points(row.published_mean_accuracy_delta_points)
+    published, ours = (
+        fixed(value, 2, "+")
+        for value in (row.published_mean_accuracy_delta_points, row.ours_mean_accuracy_delta_points)
+    )
     if DIFFERENCE in row.average_differs_in:
-        printed += f"† ({points(row.mean_of_printed_rows)})"
-    return f"{printed} / {points(row.ours_mean_accuracy_delta_points)}"
+        published += f"† ({fixed(row.mean_of_printed_rows, 2, '+')})"
+    return f"{published} / {ours}"

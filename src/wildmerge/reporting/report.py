@@ -16,8 +16,9 @@ from wildmerge.errors import Refusal
 from wildmerge.reporting import story
 from wildmerge.reporting.appearance import slug, variant_label
 from wildmerge.reporting.paper_tables import CAPTIONS, REFERENCES, layout, sizes
+from wildmerge.reporting.printing import fixed, per_cent, signed
 from wildmerge.reporting.tables import Tables, read_tables
-from wildmerge.statistics.estimates import Z_95, within_noise
+from wildmerge.statistics.comparisons import GAIN, NOISE, half_width, verdicts
 from wildmerge.storage.files import write_atomically
 
 SHOWN = 60  # rows of provenance on the page; warnings, which come last, can be many
@@ -66,7 +67,7 @@ def write_report(tables: Path, figures: Path, out: Path, study: str) -> Path:
     """
     read = read_tables(tables)
     bases = list(read.curves["base"].unique())
-    chapters = {chapter.title: chapter.sentences for chapter in story.tell(read)}
+    chapters = {chapter.title: chapter.sentences for chapter in story.chapters(read)}
     page = _template().render(
         study=study,
         answer=story.answer(read),
@@ -110,8 +111,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["per_cent"] = story.per_cent
-    environment.filters["signed"] = story.signed
+    environment.filters |= {"fixed": fixed, "per_cent": per_cent, "signed": signed}
     return environment.get_template("report.html.j2")
 
 
@@ -175,8 +175,8 @@ def _base_rows(tables: Tables) -> list[dict[str, Any]]:
         cells = [
             {
                 "score": cell.score,
-                "half": Z_95 * cell.stderr,
-                "clear": cell.score - cell.chance > Z_95 * cell.stderr,
+                "half": half_width(cell.stderr),
+                "clear": verdicts(cell.score - cell.chance, cell.stderr) == GAIN,
             }
             for cell in of_task.itertuples()
         ]
@@ -204,7 +204,7 @@ def _expert_table(tables: Tables, base: str) -> dict[str, Any]:
 
 
 def _gain(points: float, stderr: float) -> tuple[float, bool]:
-    return points, within_noise(points, stderr)
+    return points, bool(verdicts(points, stderr) == NOISE)
 
 
 def _recipes(tables: Tables) -> list[dict[str, Any]]:

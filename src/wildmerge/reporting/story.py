@@ -5,14 +5,17 @@ draw of benchmark items (compared item by item) and the draw of subsets.
 """
 
 import math
+from statistics import fmean
 from typing import NamedTuple
 
 import pandas as pd
 
 from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.printing import fixed, per_cent, signed
 from wildmerge.reporting.tables import Tables
-from wildmerge.statistics import estimates as statistics
+from wildmerge.statistics.comparisons import GAIN, LOSS, NOISE, above, half_width, verdicts
+from wildmerge.statistics.estimates import combined_stderr, rank_correlation, wilson_interval
 
 NEAR_CEILING = 0.95
 HEADLINES = (  # by the share of merged models above their base
@@ -23,10 +26,11 @@ HEADLINES = (  # by the share of merged models above their base
     (0.0, "Merging rarely helped here"),
 )
 VERDICTS = {
-    "gain": "gain beyond noise",
-    "loss": "lose beyond noise",
-    "noise": "stay within noise of the base",
+    GAIN: "gain beyond noise",
+    LOSS: "lose beyond noise",
+    NOISE: "stay within noise of the base",
 }
+BASES = "Are the bases good enough to show a difference?"
 
 
 class Chapter(NamedTuple):
@@ -36,21 +40,21 @@ class Chapter(NamedTuple):
     sentences: list[str]
 
 
-def tell(tables: Tables) -> list[Chapter]:
-    """Return the story of a study in reading order.
+def chapters(tables: Tables) -> list[Chapter]:
+    """Return what a study found, in reading order.
 
     Args:
         tables: the study's tables.
     """
-    chapters = [
-        Chapter("Are the bases good enough to tell?", _bases(tables)),
+    found = [
+        Chapter(BASES, _bases(tables)),
         Chapter("What did fine-tuning do?", _experts(tables)),
         Chapter("Did merging help, and which method?", _methods(tables)),
         Chapter("Which method is best at which size?", _leaders(tables)),
         Chapter("Does a larger update cost accuracy?", _norms(tables)),
         Chapter("How far can these numbers be trusted?", _trust(tables)),
     ]
-    return [chapter for chapter in chapters if chapter.sentences]
+    return [chapter for chapter in found if chapter.sentences]
 
 
 def answer(tables: Tables) -> list[str]:
@@ -60,9 +64,9 @@ def answer(tables: Tables) -> list[str]:
         tables: the study's tables.
     """
     merges, points = _merges(tables), _points(tables)
-    verdicts = [_verdict(point) for _, point in points.iterrows()]
+    judged = list(verdicts(points["delta_points"], points["delta_stderr_points"]))
     sentences = [
-        f"{_headline(merges, verdicts)}: {_count(merges, 'base')} had a higher mean accuracy than "
+        f"{_headline(merges, judged)}: {_count(merges, 'base')} had a higher mean accuracy than "
         f"their base" + (f", and {_beat_expert(merges)}." if _has_experts(merges) else ".")
     ]
     best = points.sort_values("delta_points", kind="stable").iloc[-1]
@@ -70,30 +74,20 @@ def answer(tables: Tables) -> list[str]:
         f"The largest mean difference to a base is {_difference(best)}, by {_name(best)} "
         f"with n = {best['n']} on {best['base']}."
     )
-    counts = [f"{verdicts.count(verdict)} {words}" for verdict, words in VERDICTS.items()]
+    counts = [f"{judged.count(verdict)} {words}" for verdict, words in VERDICTS.items()]
     sentences.append(
-        f"Of the {len(verdicts)} combinations of base, method and size, "
+        f"Of the {len(judged)} combinations of base, method and size, "
         f"{counts[0]}, {counts[1]} and {counts[2]}."
     )
     return sentences
 
 
-def _headline(merges: pd.DataFrame, verdicts: list[str]) -> str:
+def _headline(merges: pd.DataFrame, judged: list[str]) -> str:
     """The answer in one clause; without a gain beyond noise, merging is not said to help."""
-    if "gain" not in verdicts:
+    if GAIN not in judged:
         return "Merging did not help beyond noise here"
-    above = statistics.share_above(list(merges["delta_base_points"]), 0.0)
-    return next(words for share, words in HEADLINES if above >= share)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Return a number with a true minus or plus sign, never -0.00."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\u2212")
-
-
-def per_cent(share: float, digits: int = 1) -> str:
-    """Return a share (0 to 1) in per cent."""
-    return f"{100 * share:.{digits}f}\u00a0%"
+    share = _above(merges, "base") / len(merges)
+    return next(words for least, words in HEADLINES if share >= least)
 
 
 def _bases(tables: Tables) -> list[str]:
@@ -101,8 +95,7 @@ def _bases(tables: Tables) -> list[str]:
     sentences = []
     scores = tables.scores[tables.scores["kind"] == "base"]
     for base, of_base in scores.groupby("base", sort=False):
-        noise = statistics.Z_95 * of_base["stderr"]
-        clear = of_base["score"] - of_base["chance"] > noise
+        clear = verdicts(of_base["score"] - of_base["chance"], of_base["stderr"]) == GAIN
         text = (
             f"{base} scores {per_cent(of_base['score'].mean())} on average over "
             f"{len(of_base)} benchmarks, where a random choice scores "
@@ -110,7 +103,7 @@ def _bases(tables: Tables) -> list[str]:
             f"{clear.sum()} of {len(of_base)}."
         )
         if not clear.all():
-            text += f" No better than chance can be told on {_list(of_base['label'][~clear])}."
+            text += f" Not clearly above chance: {_list(of_base['label'][~clear])}."
         full = of_base["score"] >= NEAR_CEILING
         if full.any():
             text += f" Near the ceiling, with little room to gain: {_list(of_base['label'][full])}."
@@ -123,17 +116,16 @@ def _experts(tables: Tables) -> list[str]:
     sentences = []
     experts = tables.models[tables.models["kind"] == "expert"]
     for base, of_base in experts.groupby("base", sort=False):
-        above = (of_base["delta_base_points"] > 0).sum()
         ranked = of_base.sort_values("delta_base_points", kind="stable")
         best, worst = ranked.iloc[-1], ranked.iloc[0]
         cells = tables.experts[tables.experts["base"] == base]
-        noise = statistics.Z_95 * cells["gain_stderr_points"]
-        gains, losses = (cells["gain_points"] > noise).sum(), (cells["gain_points"] < -noise).sum()
+        judged = list(verdicts(cells["gain_points"], cells["gain_stderr_points"]))
         sentences.append(
-            f"{above} of {len(of_base)} experts of {base} beat it in mean accuracy; the best, "
-            f"{best['experts']}, differs by {_model_difference(best, 'base')}, the worst, "
+            f"{_above(of_base, 'base')} of {len(of_base)} experts of {base} beat it in mean accuracy; "
+            f"the best, {best['experts']}, differs by {_model_difference(best, 'base')}, the worst, "
             f"{worst['experts']}, by {_model_difference(worst, 'base')}. On single benchmarks, "
-            f"experts gain beyond noise in {gains} of {len(cells)} cases and lose in {losses}."
+            f"experts gain beyond noise in {judged.count(GAIN)} of {len(cells)} cases and lose in "
+            f"{judged.count(LOSS)}."
         )
     return sentences
 
@@ -146,9 +138,7 @@ def _methods(tables: Tables) -> list[str]:
         curve = points[points["variant"] == variant]
         means = curve.groupby("n")["delta_points"].mean()
         smallest, largest = means.index.min(), means.index.max()
-        low, high = statistics.wilson_interval(
-            int((models["delta_base_points"] > 0).sum()), len(models)
-        )
+        low, high = wilson_interval(_above(models, "base"), len(models))
         text = (
             f"{variant_label(str(variant), str(method))}: {_count(models, 'base')} beat their base "
             f"(95 % interval {per_cent(low, 0)} to {per_cent(high, 0)}); the mean difference is "
@@ -156,8 +146,8 @@ def _methods(tables: Tables) -> list[str]:
         )
         if largest != smallest:
             text += f" and {signed(means[largest])} at n = {largest}"
-        noisy = sum(_verdict(point) == "noise" for _, point in curve.iterrows())
-        text += f"; {noisy} of {len(curve)} means are within noise."
+        noisy = verdicts(curve["delta_points"], curve["delta_stderr_points"]) == NOISE
+        text += f"; {noisy.sum()} of {len(curve)} means are within noise."
         if _has_experts(models):
             text += f" {_beat_expert(models)}."
         sentences.append(text)
@@ -176,10 +166,8 @@ def _leaders(tables: Tables) -> list[str]:
             if len(ranked) > 1:
                 second = ranked.iloc[1]
                 lead = first["delta_points"] - second["delta_points"]
-                error = statistics.combined_stderr(
-                    first["delta_stderr_points"], second["delta_stderr_points"]
-                )
-                how = "within noise of" if statistics.within_noise(lead, error) else "ahead of"
+                error = combined_stderr(first["delta_stderr_points"], second["delta_stderr_points"])
+                how = "within noise of" if verdicts(lead, error) == NOISE else "ahead of"
                 text += f", {how} {_name(second)} ({signed(second['delta_points'])})"
             parts.append(text)
         sentences.append(f"On {base}, the best are: {'; '.join(parts)}.")
@@ -190,9 +178,7 @@ def _norms(tables: Tables) -> list[str]:
     """Rank correlation of update norm and accuracy, and which methods move farthest."""
     sentences = []
     for base, models in _merges(tables).groupby("base", sort=False):
-        rho = statistics.rank_correlation(
-            list(models["update_norm"]), list(models["delta_base_points"])
-        )
+        rho = rank_correlation(list(models["update_norm"]), list(models["delta_base_points"]))
         if math.isnan(rho):
             continue
         means = models.groupby("variant", sort=False)["update_norm"].mean()
@@ -220,8 +206,8 @@ def _trust(tables: Tables) -> list[str]:
     subsets = _points(tables)["subsets"]
     sentences = [
         f"A benchmark has {_range(items)} items. The standard error of one model's mean accuracy "
-        f"is about {100 * merges['stderr'].median():.1f} points; compared item by item with its "
-        f"base it is about {merges['delta_base_stderr_points'].median():.1f}.",
+        f"is about {fixed(100 * merges['stderr'].median(), 1)} points; compared item by item with its "
+        f"base it is about {fixed(merges['delta_base_stderr_points'].median(), 1)}.",
         f"Each size was tried on {_range(subsets)} subsets"
         + (
             ", too few to know their spread well: read bands as hints."
@@ -252,31 +238,28 @@ def _has_experts(models: pd.DataFrame) -> bool:
     return bool(models["delta_best_expert_points"].notna().any())
 
 
+def _above(models: pd.DataFrame, reference: str) -> int:
+    """The number of models whose mean accuracy is above that of the reference."""
+    return int(above(models["accuracy"], models[f"{reference}_accuracy"]).sum())
+
+
 def _count(models: pd.DataFrame, reference: str) -> str:
-    above = int((models[f"delta_{reference}_points"] > 0).sum())
-    return f"{above} of {len(models)} merged models ({per_cent(above / len(models), 0)})"
+    count = _above(models, reference)
+    return f"{count} of {len(models)} merged models ({per_cent(count / len(models), 0)})"
 
 
 def _beat_expert(models: pd.DataFrame) -> str:
-    above = int((models["delta_best_expert_points"] > 0).sum())
-    mean = models["delta_best_expert_points"].mean()
+    count, mean = _above(models, "best_expert"), fmean(models["delta_best_expert_points"])
     return (
-        f"{above} of {len(models)} ({per_cent(above / len(models), 0)}) beat their base's best "
+        f"{count} of {len(models)} ({per_cent(count / len(models), 0)}) beat their base's best "
         f"single expert (mean difference {signed(mean)} points)"
     )
 
 
-def _verdict(point: pd.Series) -> str:
-    """Gain, loss, or noise."""
-    if statistics.within_noise(point["delta_points"], point["delta_stderr_points"]):
-        return "noise"
-    return "gain" if point["delta_points"] > 0 else "loss"
-
-
 def _difference(point: pd.Series) -> str:
-    noise = ", within noise" if _verdict(point) == "noise" else ""
-    half = statistics.Z_95 * point["delta_stderr_points"]
-    return f"{signed(point['delta_points'])} points (\u00b1 {half:.2f}{noise})"
+    delta, stderr = point["delta_points"], point["delta_stderr_points"]
+    noise = ", within noise" if verdicts(delta, stderr) == NOISE else ""
+    return f"{signed(delta)} points (\u00b1 {fixed(float(half_width(stderr)), 2)}{noise})"
 
 
 def _model_difference(model: pd.Series, reference: str) -> str:

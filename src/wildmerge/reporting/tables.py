@@ -121,4 +121,6 @@ def read_tables(tables: Path) -> Tables:
 def to_csv(frame: pd.DataFrame) -> str:
     """Return a frame as CSV: six decimals, no negative zero, empty where a number is unknown."""
     numbers = frame.select_dtypes("float").round(6) + 0.0
-    return frame.assign(**numbers).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    frame = frame.assign(**numbers)
+    text: str = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return text

@@ -1,1 +1,1 @@
-"""Estimates and their uncertainty: plain numbers in, plain numbers out."""
+"""Estimates, their uncertainty and comparisons: numbers and arrays in, numbers out."""
