@@ -1,4 +1,4 @@
-"""Reading YAML and checking it against a pydantic model, with mistakes told in one line.
+"""Reading YAML and checking it against a pydantic model, each mistake answered in one line.
 
 A message names the file, the key and the remedy: `study.yaml: methods[2]: unknown method 'tie'; did you
 mean 'ties'?`.

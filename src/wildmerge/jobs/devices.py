@@ -68,7 +68,7 @@ def lease(gpus: Mapping[str, str], folder: Path | None = None) -> str:
     """
     folder = folder or Path(tempfile.gettempdir()) / f"wildmerge-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    told = False
+    said = False
     while True:
         for name, identity in gpus.items():
             file = open(folder / identity, "w")  # noqa: SIM115 - stays open
@@ -79,9 +79,9 @@ def lease(gpus: Mapping[str, str], folder: Path | None = None) -> str:
                 continue
             _leases.append(file)
             return name
-        if not told:
+        if not said:
             print(f"all of {len(gpus)} GPUs are taken; waiting", file=sys.stderr, flush=True)
-        told = True
+        said = True
         time.sleep(1)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wildmerge.checkpoints.adapter import is_adapter
 from wildmerge.errors import Refusal
-from wildmerge.jobs.notes import Note, last_line, note_path, noted
+from wildmerge.jobs.record import JobRecord, last_line, record_path, recording
 from wildmerge.planning.lock import Lock, check_unchanged
 from wildmerge.planning.models import Job, Model, list_evaluations, list_jobs, missing, spectra_of
 from wildmerge.scoring.progress import RequestsBar
@@ -67,7 +67,7 @@ def run_job(  # the one place where merging and scoring meet
         return
     for network in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # downloads belong to fetching
         os.environ[network] = "1"
-    with noted(note_path(results, study.name, job.id), job.label) as note:
+    with recording(record_path(results, study.name, job.id), job.label) as record:
         worker = _Worker(
             study,
             lock,
@@ -76,13 +76,12 @@ def run_job(  # the one place where merging and scoring meet
             device=device,
             threads=threads,
         )
-        _work_off(worker, job, evaluations, note)
+        _work_off(worker, job, evaluations, record)
 
 
-def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], note: Note) -> None:
+def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], record: JobRecord) -> None:
     """Make and score a job's models; one that fails, for whatever reason, does not stop the others."""
-    left = (missing(worker.results, model, evaluations) for model in job.models)
-    asked = [evaluation.benchmark for some in left for evaluation in some]
+    asked = [e.benchmark for m in job.models for e in missing(worker.results, m, evaluations)]
     worker.session.check(asked)  # before the first merge
     failed = []
     with RequestsBar(job.label, asked) as bar:
@@ -97,7 +96,7 @@ def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], note: No
             except Exception as error:
                 if not isinstance(error, Refusal):
                     traceback.print_exc()
-                note.failures[model.recipe_id] = last_line(error)
+                record.failures[model.recipe_id] = last_line(error)
                 failed.append(f"{model.label}: {last_line(error)}")
             gc.collect()  # what a failed model has left on the device, too
     if failed:
@@ -106,7 +105,7 @@ def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], note: No
 
 def _in_turn(models: Sequence[Model], results: Path) -> Iterator[Model]:
     """Give each model while no other job works on it; those that are taken come last."""
-    later = []
+    later: list[Model] = []
     for wait in (False, True):
         for model in later if wait else models:
             with locked(results / "locks" / model.recipe_id, wait=wait) as mine:

@@ -1,6 +1,6 @@
 """Where a study stands: what is done, running, failed and left, without opening logs.
 
-What is done is read off the result files, the rest off the jobs' notes. Imports no torch.
+What is done is read off the result files, the rest off the jobs' records. Imports no torch.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from wildmerge.jobs.notes import Note, note_path, read_note
+from wildmerge.jobs.record import JobRecord, read_record, record_path
 from wildmerge.planning.lock import Lock
 from wildmerge.planning.models import Job, list_evaluations, list_jobs, missing
 from wildmerge.study.file import Study
@@ -24,16 +24,17 @@ def describe(study: Study, lock: Lock, results: Path) -> str:
     """
     evaluations, jobs = list_evaluations(study, lock), list_jobs(study, lock)
     left = {m.recipe_id: len(missing(results, m, evaluations)) for job in jobs for m in job.models}
-    notes = [(job, read_note(note_path(results, study.name, job.id))) for job in jobs]
-    running = [(job, note) for job, note in notes if note and not note.error]
-    stopped = [(job, note) for job, note in notes if note and note.error and _unfinished(job, left)]
-    waiting = [job for job, note in notes if not note and _unfinished(job, left)]
+    records = [(job, read_record(record_path(results, study.name, job.id))) for job in jobs]
+    running = [(job, record) for job, record in records if record and not record.error]
+    unfinished = [(job, record) for job, record in records if _unfinished(job, left)]
+    stopped = [(job, record) for job, record in unfinished if record and record.error]
+    waiting = [job for job, record in unfinished if not record]
     done, total = sum(not n for n in left.values()), len(left)
     lines = [
         f"{study.name}: {done} of {total} models done; jobs: {len(running)} running, "
         f"{len(stopped)} failed, {len(waiting)} waiting",
         *([_time_left(running, left, results)] if done < total else []),
-        *(_running(job, note, left) for job, note in running),
+        *(_running(job, record, left) for job, record in running),
         *_inspections(study, results),
         *(line for each in stopped for line in _failed(*each, left, results, study)),
     ]
@@ -44,16 +45,18 @@ def _unfinished(job: Job, left: dict[str, int]) -> int:
     return sum(left[model.recipe_id] > 0 for model in job.models)
 
 
-def _running(job: Job, note: Note, left: dict[str, int]) -> str:
+def _running(job: Job, record: JobRecord, left: dict[str, int]) -> str:
     done = len(job.models) - _unfinished(job, left)
-    return f"running  {job.label}: {done} done, {_span(time.time() - note.started)} on {note.place}"
+    return f"running  {job.label}: {done} done, {_span(time.time() - record.started)} on {record.place}"
 
 
-def _failed(job: Job, note: Note, left: dict[str, int], results: Path, study: Study) -> list[str]:
+def _failed(
+    job: Job, record: JobRecord, left: dict[str, int], results: Path, study: Study
+) -> list[str]:
     labels = {model.recipe_id: model.label for model in job.models if left[model.recipe_id]}
-    failures = {labels[model]: why for model, why in note.failures.items() if model in labels}
+    failures = {labels[model]: why for model, why in record.failures.items() if model in labels}
     log = results / study.name / "logs" / f"models-{job.id}.log"
-    reasons = failures or {f"{job.label}, on {note.place}": note.error}
+    reasons = failures or {f"{job.label}, on {record.place}": record.error or "no reason is known"}
     return [*(f"failed   {what}: {why}" for what, why in reasons.items()), f"         log: {log}"]
 
 
@@ -69,15 +72,15 @@ def _inspections(study: Study, results: Path) -> list[str]:
     return found
 
 
-def _time_left(running: list[tuple[Job, Note]], left: dict[str, int], results: Path) -> str:
+def _time_left(running: list[tuple[Job, JobRecord]], left: dict[str, int], results: Path) -> str:
     """Extrapolate from what the running jobs have finished since each began."""
     if not running:
         return "no job is running now; if snakemake is not either, start it again to go on"
     pace = 0.0  # results a second
-    for job, note in running:
+    for job, record in running:
         files = [f for m in job.models for f in (results / "evals" / m.recipe_id).glob("*.json")]
-        finished = sum(file.stat().st_mtime > note.started for file in files)
-        pace += finished / max(time.time() - note.started, 1.0)
+        finished = sum(file.stat().st_mtime > record.started for file in files)
+        pace += finished / max(time.time() - record.started, 1.0)
     if not pace:
         return "time left: known when a running job has its first result"
     return f"time left: about {_span(sum(left.values()) / pace)} at the pace of these jobs"

@@ -1,7 +1,7 @@
 """Which experts of a study take part: decided by its lock alone, before any weight is there.
 
 A study says what to do with an expert that does not merge with its base: `refuse` stops, `skip` leaves
-it out of everything, as if the study did not name it. What only the weights can tell stops both.
+it out of everything, as if the study did not name it. What only the weights can show stops both.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def predict_refusals(base: str, experts: Sequence[str]) -> dict[str, str]:
     names = [base, *experts]
     entries = resolve_all(name for name in names if hub.is_hub(name))
     for folder in (name for name in names if name not in entries):
-        files = {path.name: {} for path in Path(folder).iterdir()}
+        files: dict[str, Any] = {path.name: {} for path in Path(folder).iterdir()}
         entries[folder] = {"files": files, **hub.describe(Path(folder))}
     asked = Base.model_construct(checkpoint=base, experts={name: name for name in experts})
     return _refusals(asked, Lock(entries, {}))

@@ -8,7 +8,6 @@ known without weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.hub.resolving import resolve_all
-from wildmerge.storage.files import sha256_of, write_json
+from wildmerge.storage.files import read_json, sha256_of, write_json
 from wildmerge.study.file import Study
 from wildmerge.study.recipe import short_hash
 from wildmerge.tasks.sources import data_files, definition_files
@@ -36,13 +35,12 @@ class Lock:
     @classmethod
     def read(cls, path: str | Path) -> Lock:
         """Read a lock file; raises Refusal when there is none or it is broken."""
+        again = "delete it and run `wildmerge lock`"
+        content = read_json(path, missing="run `wildmerge lock` on the study first", broken=again)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(content["checkpoints"], content["tasks"])
-        except OSError:
-            raise Refusal(f"{path}: missing; run `wildmerge lock` on the study first") from None
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise Refusal(f"{path}: not a lock file; delete it and run `wildmerge lock`") from None
+        except KeyError:
+            raise Refusal(f"{path}: not a lock file; {again}") from None
 
     def write(self, path: str | Path) -> None:
         """Write the lock file atomically."""
@@ -95,7 +93,7 @@ def make_lock(
         checkpoints[name] = _lock_folder(name, before.get(name))
     lock = Lock({name: checkpoints[name] for name in names}, _lock_tasks(study))
     for name, base in study.bases.items():
-        _refuse_twins(name, {"the base": base.checkpoint, **base.experts}, lock.identities)
+        _refuse_duplicates(name, {"the base": base.checkpoint, **base.experts}, lock.identities)
     if keep:
         lock.checkpoints = before | lock.checkpoints
     return lock
@@ -143,13 +141,15 @@ def _lock_file(path: Path, before: Entry | None) -> Entry:
     return {**size_and_time, "sha256": sha256_of(path)}
 
 
-def _refuse_twins(base: str, members: Mapping[str, str], identities: Mapping[str, str]) -> None:
+def _refuse_duplicates(
+    base: str, members: Mapping[str, str], identities: Mapping[str, str]
+) -> None:
     seen: dict[str, str] = {}
     for member, reference in members.items():
-        twin = seen.setdefault(identities[reference], member)
-        if twin != member:
+        first = seen.setdefault(identities[reference], member)
+        if first != member:
             raise Refusal(
-                f"bases.{base}: '{member}' ({reference}) has the same bytes as '{twin}'; remove one"
+                f"bases.{base}: '{member}' ({reference}) has the same bytes as '{first}'; remove one"
             )
 
 

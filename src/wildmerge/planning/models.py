@@ -7,7 +7,7 @@ files stand, and how they are grouped into jobs that share one process's start-u
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import groupby
@@ -17,7 +17,8 @@ from wildmerge.merging.spectra import file_name
 from wildmerge.methods import catalogue as methods
 from wildmerge.planning.lock import Lock
 from wildmerge.study.evaluation import Evaluation
-from wildmerge.study.file import Base, Benchmark, Study, Variant
+from wildmerge.study.file import Base, Benchmark, Study
+from wildmerge.study.grid import Variant
 from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id, short_hash
 
 
@@ -76,9 +77,7 @@ def list_models(study: Study, lock: Lock) -> list[Model]:
         lock: its lock.
     """
     variants = study.variants
-    return [
-        m for name, base in study.bases.items() for m in _of_base(study, lock, name, base, variants)
-    ]
+    return [model for name in study.bases for model in _of_base(study, lock, name, variants)]
 
 
 def list_evaluations(study: Study, lock: Lock) -> list[Evaluation]:
@@ -137,37 +136,64 @@ def spectra_of(model: Model, lock: Lock, folder: Path) -> dict[str, Path]:
     }
 
 
-def _of_base(
-    study: Study, lock: Lock, name: str, base: Base, variants: list[Variant]
-) -> Iterator[Model]:
-    identities = lock.identities
-    digests = {v.method: methods.get(v.method).digest for v in variants}
-
-    def model(
-        kind: str, variant: str, subset: int, experts: tuple[str, ...], recipe: Recipe
-    ) -> Model:
-        id_ = recipe_id(recipe, identities, digests.get(recipe.method))
-        return Model(id_, kind, name, variant, subset, experts, recipe)
-
-    yield model("base", "", 0, (), Recipe(base=base.checkpoint))
-    for index, expert in enumerate(base.experts):
-        single = Recipe(base=base.checkpoint, experts=(base.experts[expert],))
-        yield model("expert", "", index, (expert,), single)
+def _of_base(study: Study, lock: Lock, name: str, variants: list[Variant]) -> Iterator[Model]:
+    """Give the base, its experts and their merges, each with its id."""
+    base, identities = study.bases[name], lock.identities
+    yield _model(Recipe(base=base.checkpoint), identities, "base", name)
+    for index, (expert, reference) in enumerate(base.experts.items()):
+        single = Recipe(base=base.checkpoint, experts=(reference,))
+        yield _model(single, identities, "expert", name, subset=index, experts=(expert,))
     subsets = {
         n: draw_subsets(list(base.experts), n, study.subsets, f"{study.seed}/{name}")
         for n in sorted({*study.sizes, *(n for v in variants for n in v.sizes)})
     }
     for variant in variants:
+        digest = methods.get(variant.method).digest
         for n in sorted(variant.sizes or study.sizes):
             for index, experts in enumerate(subsets[n]):
-                recipe = Recipe(
-                    base=base.checkpoint,
-                    # one order for one set, so that the sums round alike
-                    experts=tuple(sorted((base.experts[e] for e in experts), key=identities.get)),
-                    method=variant.method,
-                    parameters=variant.parameters,
-                    null_space=study.null_space,
-                    dtype=study.dtype,
-                    untie=study.untie,
+                recipe = _merge_of(study, base, variant, experts, identities)
+                yield _model(
+                    recipe,
+                    identities,
+                    "merge",
+                    name,
+                    variant=variant.label,
+                    subset=index,
+                    experts=experts,
+                    digest=digest,
                 )
-                yield model("merge", variant.label, index, experts, recipe)
+
+
+def _merge_of(
+    study: Study,
+    base: Base,
+    variant: Variant,
+    experts: Sequence[str],
+    identities: Mapping[str, str],
+) -> Recipe:
+    """Return the recipe of one subset's merge: one order for one set, so that the sums round alike."""
+    references = [base.experts[expert] for expert in experts]
+    return Recipe(
+        base=base.checkpoint,
+        experts=tuple(sorted(references, key=lambda reference: identities[reference])),
+        method=variant.method,
+        parameters=variant.parameters,
+        null_space=study.null_space,
+        dtype=study.dtype,
+        untie=study.untie,
+    )
+
+
+def _model(
+    recipe: Recipe,
+    identities: Mapping[str, str],
+    kind: str,
+    base: str,
+    *,
+    variant: str = "",
+    subset: int = 0,
+    experts: tuple[str, ...] = (),
+    digest: str | None = None,
+) -> Model:
+    id_ = recipe_id(recipe, identities, digest)
+    return Model(id_, kind, base, variant, subset, experts, recipe)

@@ -1,4 +1,4 @@
-"""What a study costs, told before anything runs: models, jobs, tokens, bytes, memory, GPU-hours.
+"""What a study costs, before anything runs: models, jobs, tokens, bytes, memory, GPU-hours.
 
 Counts follow from the study and its lock; what is assumed or estimated is said. Reads no network and no
 weights.
@@ -7,14 +7,15 @@ weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from tabulate import tabulate
 
 from wildmerge.errors import Refusal, unknown
 from wildmerge.planning.admission import admit
 from wildmerge.planning.costs import NUMBERS, Cost, Size, base_size, benchmark_cost
-from wildmerge.planning.lock import Lock, checkpoints_of
+from wildmerge.planning.lock import Entry, Lock, checkpoints_of
 from wildmerge.planning.models import Model, list_jobs, list_models
 from wildmerge.study.file import Study
 
@@ -71,7 +72,7 @@ def plan(
 def placeholder(study: Study, lock: Lock | None = None) -> Lock:
     """Return the lock, with stand-ins for what it lacks: counts are right, ids of these are void."""
     entries = {name: {"identity": name} for name in checkpoints_of(study)}
-    tasks = {benchmark.task: {} for benchmark in study.benchmarks}
+    tasks: dict[str, Entry] = {benchmark.task: {} for benchmark in study.benchmarks}
     return Lock(entries | lock.checkpoints, tasks | lock.tasks) if lock else Lock(entries, tasks)
 
 
@@ -85,7 +86,17 @@ def _bases(
     costs: dict[str, Cost | None],
     speed: float,
 ) -> str:
-    rows = [["base", "models", "jobs", "weights", "download", "merge h", "evaluate h", "GPU-hours"]]
+    headers = [
+        "base",
+        "models",
+        "jobs",
+        "weights",
+        "download",
+        "merge h",
+        "evaluate h",
+        "GPU-hours",
+    ]
+    rows = []
     sums = [0.0, 0.0]
     for name in study.bases:
         part = study.model_copy(update={"bases": {name: study.bases[name]}})
@@ -106,13 +117,14 @@ def _bases(
         hours = [f"{value:,.1f}" for value in (merge, evaluate, merge + evaluate)]
         rows.append([*row, f"{size.weights / 1e9:.2f} B", download, *hours])
     rows.append(["all", *[""] * 4, *(f"{value:,.1f}" for value in (*sums, sum(sums)))])
-    return _table(rows)
+    return _table(rows, "lrrrrrrr", headers)
 
 
 def _benchmarks(costs: dict[str, Cost | None]) -> str:
-    rows = [
-        ["benchmark", "items", "requests", "tokens", "distinct (hf)", "prefixes once", "source"]
+    headers = [
+        *("benchmark", "items", "requests", "tokens", "distinct (hf)", "prefixes once", "source")
     ]
+    rows = []
     for label, cost in costs.items():
         if cost is None:
             rows.append([label, *["?"] * 5, "unknown until a first model is scored"])
@@ -122,7 +134,7 @@ def _benchmarks(costs: dict[str, Cost | None]) -> str:
     known = [cost for cost in costs.values() if cost]
     sums = (sum(getattr(cost, number) for cost in known) for number in NUMBERS)
     rows.append(["a model", *(f"{value:,}" for value in sums), ""])
-    return _table(rows)
+    return _table(rows, "lrrrrrl", headers)
 
 
 def _disk(
@@ -135,7 +147,8 @@ def _disk(
     known = [size for size in sizes.values() if size]
     items = sum(cost.items for cost in costs.values() if cost)
     largest = max((size.merged for size in known), default=0.0)
-    merges = [m for m in models if m.kind == "merge" and sizes[m.base]]
+    merged = {name: size.merged for name, size in sizes.items() if size}
+    kept = sum(merged.get(m.base, 0) for m in models if m.kind == "merge")
     # the leading half of the triplets in float32: as much as half of a float32 expert, twice
     spectra = sum(4 * s.weights * len(study.bases[n].experts) for n, s in sizes.items() if s)
     downloads = sum(size.download or 0 for size in known)
@@ -143,13 +156,11 @@ def _disk(
         "checkpoints in the hub's cache": downloads,
         f"merged weights of {slots} jobs at a time": slots * largest,
         "stored spectra (store_spectra), at most": spectra if study.store_spectra else 0,
-        "merged models kept (keep_weights)": sum(sizes[m.base].merged for m in merges)  # type: ignore[union-attr]
-        if study.keep_weights
-        else 0,
+        "merged models kept (keep_weights)": kept if study.keep_weights else 0,
         "results": len(models) * items * ITEM_BYTES,
     }
     lines = [[name, _bytes(value)] for name, value in parts.items() if value]
-    return "peak disk\n" + _table([*lines, ["together", _bytes(sum(parts.values()))]])
+    return "peak disk\n" + _table([*lines, ["together", _bytes(sum(parts.values()))]], "lr")
 
 
 def _memory(sizes: dict[str, Size | None]) -> str:
@@ -164,7 +175,7 @@ def _memory(sizes: dict[str, Size | None]) -> str:
         return "device memory: unknown until the study is locked"
     return (
         "device memory, assuming that a merge holds three of its largest tensor at most\n"
-        + _table(lines)
+        + _table(lines, "llll")
     )
 
 
@@ -178,28 +189,18 @@ def _assumptions(study: Study, lock: Lock | None, *, gpu: str, share: float) -> 
     ]
     if lock is None:
         lines.append(
-            "no lock: sizes as in the bases' names, downloads unknown; `wildmerge lock` tells them"
+            "no lock: sizes as in the bases' names, downloads unknown; `wildmerge lock` looks them up"
         )
     return "assumed\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _table(rows: Iterable[list[Any]]) -> str:
-    """Align columns: names left, numbers right."""
-    rows = [list(map(str, row)) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = [all(_looks_numeric(row[i]) for row in rows[1:]) for i in range(len(widths))]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        )
-        for row in rows
+def _table(rows: Iterable[Sequence[str]], align: str, headers: Sequence[str] = ()) -> str:
+    """Return an indented table; `align` has an l or r for each column."""
+    sides = ["left" if letter == "l" else "right" for letter in align]
+    text = tabulate(
+        rows, headers, tablefmt="plain", disable_numparse=True, colalign=sides, headersalign=sides
     )
-    return "\n".join(f"  {line}".rstrip() for line in lines)
-
-
-def _looks_numeric(cell: str) -> bool:
-    return not cell or cell == "?" or cell[0].isdigit()
+    return "\n".join(f"  {line.rstrip()}" for line in text.splitlines())
 
 
 def _bytes(count: float) -> str:

@@ -8,7 +8,6 @@ line that names the file, the key and the remedy.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wildmerge.errors import Refusal, unknown
-from wildmerge.methods import catalogue as methods
+from wildmerge.study.grid import MethodGrid, Variant
 from wildmerge.study.recipe import OutputDtype
 from wildmerge.validation import parse, read_yaml
 
@@ -68,56 +67,6 @@ class Base(Strict):
         return self
 
 
-class MethodGrid(BaseModel):
-    """A merge method with hyperparameters; a list of values makes one variant of each."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    method: str = Field(description="a name that `wildmerge methods` prints")
-    sizes: list[int] | None = Field(None, description="merge sizes of these variants only")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"method": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _method_is_known(self) -> MethodGrid:
-        known = methods.discover()
-        if self.method not in known:
-            raise ValueError(unknown("method", self.method, known))
-        return self
-
-    def variants(self, preset: str) -> list[Variant]:
-        """Return one variant for each point of the grid, in the order written."""
-        method = methods.get(self.method)
-        given = self.model_extra or {}
-        axes = [
-            value if isinstance(value, list) and key != "weights" else [value]
-            for key, value in given.items()
-        ]
-        default = method.complete({}, preset)
-        found = []
-        for point in itertools.product(*axes):
-            complete = method.complete(dict(zip(given, point, strict=True)), preset)
-            changed = [f"{k}={_short(v)}" for k, v in complete.items() if v != default[k]]
-            label = " ".join([self.method, *changed])
-            found.append(Variant(self.method, complete, label, tuple(self.sizes or ())))
-        return found
-
-
-class Variant:
-    """A method at one point of its grid: `label` is what tables and figures call it."""
-
-    def __init__(
-        self, method: str, parameters: dict[str, Any], label: str, sizes: tuple[int, ...]
-    ) -> None:
-        self.method = method
-        self.parameters = parameters
-        self.label = label
-        self.sizes = sizes
-
-
 class Benchmark(Strict):
     """An lm-evaluation-harness task and how it is scored."""
 
@@ -146,8 +95,14 @@ class EvaluationSettings(Strict):
         description="prefix: each distinct prefix of a benchmark is computed once; hf, vllm: "
         "lm-eval's own backends",
     )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
-    chat_template: bool = False
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        default="auto",
+        description="of the weights while a model is scored; auto: as they are stored",
+    )
+    chat_template: bool = Field(
+        default=False,
+        description="put each prompt into the tokenizer's chat template; default plain text",
+    )
 
 
 class Study(Strict):
@@ -163,7 +118,11 @@ class Study(Strict):
     methods: list[MethodGrid] = Field(min_length=1)
     sizes: list[Annotated[int, Field(ge=2)]] = Field(description="how many experts to merge")
     subsets: int = Field(15, ge=1, description="subsets drawn at each size, shared by all methods")
-    null_space: Literal["keep", "drop"] = "keep"
+    null_space: Literal["keep", "drop"] = Field(
+        "keep",
+        description="directions in which no expert moved, which decompositions fill at will: kept as "
+        "they come, or dropped",
+    )
     on_incompatible: Literal["refuse", "skip"] = Field(
         "refuse",
         description="an expert that does not merge with its base stops the study or is left out",
@@ -286,7 +245,3 @@ def _limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of study files, for editors."""
     return Study.model_json_schema()
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

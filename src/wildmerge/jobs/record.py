@@ -6,7 +6,6 @@ When the job fails, the file stays and says why; when all went well, it goes.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from wildmerge.storage.files import write_json
+from wildmerge.errors import Refusal
+from wildmerge.storage.files import read_json, write_json
 from wildmerge.storage.heartbeat import BEAT, HERE, beating, silent
 
 
 @dataclass
-class Note:
-    """A job's own word: `failures` by model id, `error` once it has ended without success."""
+class JobRecord:
+    """A job's state: `failures` by model id, `error` once it has ended without success."""
 
     label: str
     started: float
@@ -36,36 +36,38 @@ class Note:
         return self.host + (f" (SLURM job {self.slurm_job})" if self.slurm_job else "")
 
 
-def note_path(results: Path, study: str, job: str) -> Path:
-    """Return where a job's note stands."""
+def record_path(results: Path, study: str, job: str) -> Path:
+    """Return where a job's record stands."""
     return results / study / "status" / f"{job}.json"
 
 
 @contextmanager
-def noted(path: Path, label: str) -> Iterator[Note]:
-    """Keep a job's note at `path` while the block runs; it stays if the block raises."""
-    note = Note(label, time.time(), slurm_job=os.environ.get("SLURM_JOB_ID"))
-    write_json(path, asdict(note))
+def recording(path: Path, label: str) -> Iterator[JobRecord]:
+    """Keep a job's record at `path` while the block runs; it stays if the block raises."""
+    record = JobRecord(label, time.time(), slurm_job=os.environ.get("SLURM_JOB_ID"))
+    write_json(path, asdict(record))
     try:
         with beating(path):
-            yield note
+            yield record
     except BaseException as error:
-        note.error = last_line(error) if isinstance(error, Exception) else "stopped by a signal"
-        write_json(path, asdict(note))
+        record.error = last_line(error) if isinstance(error, Exception) else "stopped by a signal"
+        write_json(path, asdict(record))
         raise
     path.unlink(missing_ok=True)
 
 
-def read_note(path: Path) -> Note | None:
-    """Return a job's note, with the error of one that died without a word; None if there is none."""
+def read_record(path: Path) -> JobRecord | None:
+    """Return a job's record, with the error of one that was killed; None if there is none."""
     try:
-        note = Note(**json.loads(path.read_text(encoding="utf-8")))
-        if note.error is None and not _lives(note, path):
+        record = JobRecord(**read_json(path, missing="the job is done", broken="delete it"))
+        if record.error is None and not _lives(record, path):
             last = time.strftime("%H:%M", time.localtime(path.stat().st_mtime))
-            note.error = f"killed, or its machine is down (last sign of life {last})"
-    except FileNotFoundError:
+            record.error = f"killed, or its machine is down (last sign of life {last})"
+    except (Refusal, FileNotFoundError):
+        if path.exists():
+            raise
         return None
-    return note
+    return record
 
 
 def last_line(error: BaseException) -> str:
@@ -77,7 +79,7 @@ def last_line(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def _lives(note: Note, path: Path) -> bool:
+def _lives(record: JobRecord, path: Path) -> bool:
     if silent(path, 6 * BEAT):
         return False
-    return note.host != HERE or Path(f"/proc/{note.pid}").exists()
+    return record.host != HERE or Path(f"/proc/{record.pid}").exists()

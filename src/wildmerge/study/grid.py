@@ -1,0 +1,64 @@
+"""The merge methods of a study; a list of values for a hyperparameter makes one variant of each."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wildmerge.errors import unknown
+from wildmerge.methods import catalogue as methods
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method at one point of its grid: `label` is what tables and figures call it."""
+
+    method: str
+    parameters: dict[str, Any]
+    label: str
+    sizes: tuple[int, ...]
+
+
+class MethodGrid(BaseModel):
+    """A merge method with hyperparameters; a list of values makes one variant of each."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str = Field(description="a name that `wildmerge methods` prints")
+    sizes: list[int] | None = Field(None, description="merge sizes of these variants only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _method_is_known(self) -> MethodGrid:
+        known = methods.discover()
+        if self.method not in known:
+            raise ValueError(unknown("method", self.method, known))
+        return self
+
+    def variants(self, preset: str) -> list[Variant]:
+        """Return one variant for each point of the grid, in the order written."""
+        method = methods.get(self.method)
+        given = self.model_extra or {}
+        axes = [
+            value if isinstance(value, list) and key != "weights" else [value]
+            for key, value in given.items()
+        ]
+        default = method.complete({}, preset)
+        found = []
+        for point in itertools.product(*axes):
+            complete = method.complete(dict(zip(given, point, strict=True)), preset)
+            changed = [f"{k}={_short(v)}" for k, v in complete.items() if v != default[k]]
+            label = " ".join([self.method, *changed])
+            found.append(Variant(self.method, complete, label, tuple(self.sizes or ())))
+        return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
