@@ -15,7 +15,7 @@ import pandas as pd
 from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look, variant_label
 from wildmerge.reporting.frames import curve_points
 from wildmerge.reporting.grids import whole_curves
-from wildmerge.reporting.printing import fixed
+from wildmerge.reporting.printing import fixed, markdown
 from wildmerge.statistics.comparisons import above, mean_difference_points
 from wildmerge.statistics.estimates import sample_deviation, wilson_interval
 
@@ -127,18 +127,18 @@ def layout(
 def to_markdown(number: int, frame: pd.DataFrame) -> str:
     """Return a paper table as a Markdown table; a cell reads `share above / mean difference`."""
     ns = sizes(frame)
-    lines = [f"**Table {number}.** {_caption(number)}", ""]
-    if not ns:
-        return "\n".join([*lines, "No such method in this study.", ""])
-    lines.append("| Base | Method | " + " | ".join(_size_title(n) for n in ns) + " |")
-    lines.append("|---|---|" + "---:|" * len(ns))
-    for base, accuracy, rows in layout(frame):
-        for label, pairs in rows:
-            cells = " | ".join(
-                f"{share} % / {delta}" if share else UNKNOWN for share, delta in pairs
-            )
-            lines.append(f"| {_title(base)} ({accuracy} %) | {label} | {cells} |")
-    return "\n".join([*lines, ""])
+    rows = [
+        [
+            f"{_title(base)} ({accuracy} %)",
+            label,
+            *(f"{share} % / {delta}" if share else UNKNOWN for share, delta in pairs),
+        ]
+        for base, accuracy, lines in layout(frame)
+        for label, pairs in lines
+    ]
+    headers = ["Base", "Method", *map(_size_title, ns)]
+    table = markdown(headers, rows) if rows else "No such method in this study."
+    return f"**Table {number}.** {_caption(number)}\n\n{table}\n"
 
 
 def to_latex(number: int, frame: pd.DataFrame) -> str:

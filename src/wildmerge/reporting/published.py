@@ -12,8 +12,8 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.paper_tables import AVERAGE
-from wildmerge.reporting.printing import fixed
+from wildmerge.reporting.paper_tables import AVERAGE, UNKNOWN
+from wildmerge.reporting.printing import fixed, markdown
 
 CELL = ["table", "reference", "base_model", "method", "n_merged"]
 PRINTED = {  # number in a cell -> the place to which it is printed
@@ -118,14 +118,14 @@ def to_markdown(frame: pd.DataFrame) -> str:
     for (table, reference), block in frame.groupby(["table", "reference"], sort=False):
         sizes = sorted(block["n_merged"].unique())
         lines.append(f"**Table {table}**, against the {str(reference).replace('_', ' ')}")
-        lines += ["", "| Base | Method | " + " | ".join(f"n = {n}" for n in sizes) + " |"]
-        lines.append("|---|---|" + "---:|" * len(sizes))
+        rows = []
         keys = ["base_model", "method", "variant"]
         for (base, method, variant), line in block.groupby(keys, sort=False):
             cells = {row.n_merged: _cell(row) for row in line.itertuples()}
-            texts = " | ".join(cells.get(n, "–") for n in sizes)
-            lines.append(f"| {base} | {variant_label(variant, method)} | {texts} |")
-        lines.append("")
+            texts = [cells.get(n, UNKNOWN) for n in sizes]
+            rows.append([base, variant_label(variant, method), *texts])
+        headers = ["Base", "Method", *(f"n = {n}" for n in sizes)]
+        lines += ["", markdown(headers, rows), ""]
     return "\n".join(lines)
 
 
