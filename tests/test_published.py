@@ -27,6 +27,12 @@ def rows(path):
         return list(csv.DictReader(stream))
 
 
+def published_rows():
+    """The published cells under the names of our tables."""
+    names = {"base_model": "base", "n_merged": "n", "mean_accuracy_delta_points": "delta_points"}
+    return [{names.get(key, key): value for key, value in row.items()} for row in rows(PUBLISHED)]
+
+
 def build(folder, bases, **changes):
     settings = {
         "bases": bases,
@@ -46,26 +52,22 @@ def four(tmp_path_factory):
 
 def test_every_cell_stands_beside_the_published_one(four):
     found = {
-        (r["table"], r["base_model"], r["variant"], r["n_merged"]): r
+        (r["table"], r["base"], r["variant"], r["n"]): r
         for r in rows(four / "tables/published_comparison.csv")
     }
     # Tables 1, 2 (Task Arithmetic) and 3 (TSV-M) of four bases and their average, sizes 1, 2, 4, 6
     assert len(found) == 3 * 5 * 4
-    published = {
-        (r["table"], r["base_model"], r["method"], r["n_merged"]): r for r in rows(PUBLISHED)
-    }
+    published = {(r["table"], r["base"], r["method"], r["n"]): r for r in published_rows()}
     ours = {
-        (r["table"], r["base_model"], r["variant"], r["n_merged"]): r
+        (r["table"], r["base"], r["variant"], r["n"]): r
         for number in (1, 2, 3)
         for r in rows(four / f"tables/table{number}.csv")
     }
     for key, cell in found.items():
-        for name in ("reference_accuracy_pct", "mean_accuracy_delta_points"):
+        for name in ("reference_accuracy_pct", "delta_points"):
             assert float(cell[f"published_{name}"]) == pytest.approx(float(published[key][name]))
             assert cell[f"ours_{name}"] == ours[key][name]
-        difference = float(ours[key]["mean_accuracy_delta_points"]) - float(
-            published[key]["mean_accuracy_delta_points"]
-        )
+        difference = float(ours[key]["delta_points"]) - float(published[key]["delta_points"])
         assert float(cell["difference_points"]) == pytest.approx(difference, abs=2e-6)
 
 
@@ -74,18 +76,17 @@ def test_printed_averages_that_are_not_the_mean_of_their_rows_are_marked():
     words = {
         "reference_accuracy_pct": ("reference", 0.1),
         "pct_subsets_above_reference": ("share", 1),
-        "mean_accuracy_delta_points": ("difference", 0.01),
+        "delta_points": ("difference", 0.01),
     }
-    printed, wrong = rows(PUBLISHED), {}
+    printed, wrong = published_rows(), {}
     for row in printed:
-        if row["base_model"] != "average":
+        if row["base"] != "average":
             continue
-        key = (row["table"], row["method"], row["n_merged"])
+        key = (row["table"], row["method"], row["n"])
         above = [
             other
             for other in printed
-            if other["base_model"] != "average"
-            and (other["table"], other["method"], other["n_merged"]) == key
+            if other["base"] != "average" and (other["table"], other["method"], other["n"]) == key
         ]
         assert len(above) == 4
         for name, (word, place) in words.items():
@@ -94,16 +95,16 @@ def test_printed_averages_that_are_not_the_mean_of_their_rows_are_marked():
                 wrong.setdefault(key, []).append(word)
     checked = check_averages(read_published(PUBLISHED))
     marked = checked[checked["average_differs_in"] != ""]
-    assert set(marked["base_model"]) == {"average"}
+    assert set(marked["base"]) == {"average"}
     assert {
-        (str(row.table), row.method, str(row.n_merged)): row.average_differs_in.split(" and ")
+        (str(row.table), row.method, str(row.n)): row.average_differs_in.split(" and ")
         for row in marked.itertuples()
     } == wrong
     assert len(wrong) == 15
     assert [key for key in wrong if key[0] == "2"] == [
         ("2", "task_arithmetic", n) for n in ("1", "2", "4", "6", "8", "10", "12")
     ]
-    cell = marked[(marked["table"] == 2) & (marked["n_merged"] == 12)]
+    cell = marked[(marked["table"] == 2) & (marked["n"] == 12)]
     assert cell["mean_of_printed_rows"].item() == pytest.approx(0.8625)  # printed: 1.13
 
 
@@ -129,15 +130,15 @@ def test_the_figure_has_a_point_a_cell(four):
         if line.get_label() != "equal"
         for point in line.get_xydata()
     ]
-    of_base = cells[cells["base_model"] == "Qwen3-4B"]
-    columns = ["published_mean_accuracy_delta_points", "ours_mean_accuracy_delta_points"]
+    of_base = cells[cells["base"] == "Qwen3-4B"]
+    columns = ["published_delta_points", "ours_delta_points"]
     assert sorted(drawn) == sorted(of_base[columns].itertuples(index=False, name=None))
 
 
 def test_an_average_over_other_bases_is_not_compared(tmp_path):
     study = build(tmp_path, BASES[2:])
     compared = rows(study / "tables/published_comparison.csv")
-    assert {row["base_model"] for row in compared} == set(BASES[2:])
+    assert {row["base"] for row in compared} == set(BASES[2:])
 
 
 def test_without_a_shared_cell_there_is_no_figure(tmp_path):

@@ -71,7 +71,7 @@ def test_the_report_shows_the_tables_numbers_and_escapes_names(page, study):
     tables = read_tables(study / "tables")
     for sentence in story.answer(tables):
         assert sentence in html.unescape(page)
-    for delta in tables.table1["mean_accuracy_delta_points"]:
+    for delta in tables.table1["delta_points"]:
         assert f">{signed(delta)}<" in page
     assert "<own>" not in page and "&lt;own&gt;" in page
     assert "lm_eval" in page and "2.13.0" in page

@@ -51,49 +51,47 @@ def accuracies(results: Path, **wanted: str) -> list[float]:
 
 def test_every_cell_of_tables_1_and_3_is_recomputed_by_loops(results):
     cells = rows(results / "demo/tables/table1.csv") + rows(results / "demo/tables/table3.csv")
-    of_bases = [cell for cell in cells if cell["base_model"] != "average"]
+    of_bases = [cell for cell in cells if cell["base"] != "average"]
     assert len(of_bases) == 2 * 8 * 4  # bases, variants, sizes with the single experts
     for cell in of_bases:
-        (base,) = accuracies(results, base=cell["base_model"], kind="base")
-        wanted = {"base": cell["base_model"], "n": cell["n_merged"]}
-        if cell["n_merged"] != "1":
+        (base,) = accuracies(results, base=cell["base"], kind="base")
+        wanted = {"base": cell["base"], "n": cell["n"]}
+        if cell["n"] != "1":
             wanted["variant"] = cell["variant"]
         models = accuracies(results, **wanted)
         above = sum(model > base + 1e-9 for model in models)
         delta = sum(model - base for model in models) / len(models)
-        assert int(cell["n_subsets"]) == len(models)
+        assert int(cell["subsets"]) == len(models)
         assert float(cell["reference_accuracy_pct"]) == pytest.approx(100 * base, abs=1e-6)
         assert float(cell["pct_subsets_above_reference"]) == pytest.approx(
             100 * above / len(models), abs=1e-6
         )
-        assert float(cell["mean_accuracy_delta_points"]) == pytest.approx(100 * delta, abs=1e-6)
+        assert float(cell["delta_points"]) == pytest.approx(100 * delta, abs=1e-6)
 
 
 def test_table_2_compares_task_arithmetic_with_the_best_expert_of_the_base(results):
     cells = rows(results / "demo/tables/table2.csv")
     assert {cell["method"] for cell in cells} == {"task_arithmetic"}
     for cell in cells:
-        if cell["base_model"] == "average":
+        if cell["base"] == "average":
             continue
-        best = max(accuracies(results, base=cell["base_model"], kind="expert"))
+        best = max(accuracies(results, base=cell["base"], kind="expert"))
         assert float(cell["reference_accuracy_pct"]) == pytest.approx(100 * best, abs=1e-6)
 
 
 def test_the_average_block_is_the_mean_of_the_rows_above_it(results):
     for number in (1, 2, 3):
         cells = rows(results / f"demo/tables/table{number}.csv")
-        averages = [cell for cell in cells if cell["base_model"] == "average"]
+        averages = [cell for cell in cells if cell["base"] == "average"]
         assert averages
         for average in averages:
             same = [
-                float(cell["mean_accuracy_delta_points"])
+                float(cell["delta_points"])
                 for cell in cells
-                if cell["base_model"] != "average"
-                and (cell["variant"], cell["n_merged"]) == (average["variant"], average["n_merged"])
+                if cell["base"] != "average"
+                and (cell["variant"], cell["n"]) == (average["variant"], average["n"])
             ]
-            assert float(average["mean_accuracy_delta_points"]) == pytest.approx(
-                sum(same) / 2, abs=2e-6
-            )
+            assert float(average["delta_points"]) == pytest.approx(sum(same) / 2, abs=2e-6)
 
 
 def test_methods_stand_in_their_own_table(results):
@@ -136,8 +134,8 @@ def test_an_experts_gain_and_its_error_come_from_the_same_items(results):
         if (row["base"], row["expert"], row["task"])
         == (expert["base"], expert["experts"], "addition")
     )
-    assert float(row["gain_points"]) == pytest.approx(100 * mean, abs=1e-6)
-    assert float(row["gain_stderr_points"]) == pytest.approx(
+    assert float(row["delta_points"]) == pytest.approx(100 * mean, abs=1e-6)
+    assert float(row["delta_stderr_points"]) == pytest.approx(
         100 * math.sqrt(variance / len(changes)), abs=1e-6
     )
 
@@ -156,11 +154,10 @@ def test_printed_tables_hold_the_cells_as_printed(results):
     cell = next(
         cell
         for cell in rows(results / "demo/tables/table1.csv")
-        if (cell["base_model"], cell["variant"], cell["n_merged"])
-        == ("tiny-llama", "ties density=0.2", "4")
+        if (cell["base"], cell["variant"], cell["n"]) == ("tiny-llama", "ties density=0.2", "4")
     )
     share = f"{float(cell['pct_subsets_above_reference']):.0f}"
-    delta = f"{float(cell['mean_accuracy_delta_points']):+.2f}"
+    delta = f"{float(cell['delta_points']):+.2f}"
     markdown = (results / "demo/tables/table1.md").read_text()
     latex = (results / "demo/tables/table1.tex").read_text()
     assert f"| {share} % / {delta} |" in markdown

@@ -190,16 +190,16 @@ def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
 @styled
 def published_figure(tables: Tables) -> Figure:
     """Our mean difference to the reference against the published one, a point a cell of Tables 1-3."""
-    cells = tables.published_comparison[tables.published_comparison["base_model"] != AVERAGE]
-    bases = list(cells["base_model"].unique())
-    ours, theirs = (f"{who}_mean_accuracy_delta_points" for who in ("ours", "published"))
+    cells = tables.published_comparison[tables.published_comparison["base"] != AVERAGE]
+    bases = list(cells["base"].unique())
+    ours, theirs = (f"{who}_delta_points" for who in ("ours", "published"))
     ends = [
         f([cells[ours].min(), cells[theirs].min(), 0.0, cells[theirs].max(), cells[ours].max()])
         for f in (min, max)
     ]
     figure, panels = make_panels(1, len(bases), panel_width(len(bases)), 2.7)
     for axes, base in zip(panels[0], bases, strict=True):
-        of_base = cells[cells["base_model"] == base]
+        of_base = cells[cells["base"] == base]
         axes.plot(ends, ends, color="#666666", lw=0.9, ls=":", label="equal")
         for (method, variant), points in of_base.groupby(["method", "variant"], sort=False):
             drawn, main = look(method), variant == method

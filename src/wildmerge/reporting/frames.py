@@ -176,15 +176,9 @@ def _spread(found: Results, tasks: list[str], ids: list[str], base_id: str) -> d
 
 def expert_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Each expert against its base, a row an expert and benchmark."""
-    experts = scores[scores["kind"] == "expert"].rename(
-        columns={
-            "experts": "expert",
-            "delta_points": "gain_points",
-            "delta_stderr_points": "gain_stderr_points",
-        }
-    )
+    experts = scores[scores["kind"] == "expert"].rename(columns={"experts": "expert"})
     columns = ["base", "expert", "task", "label", "items", "chance", "base_score", "score"]
-    return experts[[*columns, "gain_points", "gain_stderr_points"]]
+    return experts[[*columns, "delta_points", "delta_stderr_points"]]
 
 
 def benchmark_table(found: Results) -> pd.DataFrame:

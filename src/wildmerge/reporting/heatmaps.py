@@ -21,14 +21,14 @@ def expert_figure(tables: Tables) -> Figure:
     """Each expert's gain over its base on each benchmark, in points; noise is printed in grey."""
     experts, bases = tables.experts, list(tables.experts["base"].unique())
     labels = experts.drop_duplicates("task").set_index("task")["label"]
-    limit = max(1.0, experts["gain_points"].abs().max())
+    limit = max(1.0, experts["delta_points"].abs().max())
     count = experts.groupby("base")["expert"].nunique().max()
 
     def draw(axes: Axes, base: str) -> None:
         of_base = experts[experts["base"] == base]
         cells = of_base.pivot(index="expert", columns="task").loc[of_base["expert"].unique()]
-        gains = cells["gain_points"][labels.index]
-        errors = cells["gain_stderr_points"][labels.index]
+        gains = cells["delta_points"][labels.index]
+        errors = cells["delta_stderr_points"][labels.index]
         _heat_map(axes, gains.set_axis(labels, axis="columns"), limit, 1, "+")
         noise = verdicts(gains, errors).ravel() == NOISE
         for text, noisy in zip(axes.texts, noise, strict=True):

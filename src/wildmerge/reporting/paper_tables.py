@@ -27,9 +27,9 @@ CAPTIONS = {
     3: "Subspace methods against the base",
 }
 COLUMNS = (
-    *("table", "reference", "base_model", "method", "variant", "n_merged", "n_subsets"),
+    *("table", "reference", "base", "method", "variant", "n", "subsets"),
     *("reference_accuracy_pct", "pct_subsets_above_reference", "pct_low", "pct_high"),
-    *("mean_accuracy_delta_points", "sd_accuracy_delta_points"),
+    *("delta_points", "sd_points"),
 )
 UNKNOWN = "–"
 
@@ -61,7 +61,7 @@ def paper_table(number: int, models: pd.DataFrame) -> pd.DataFrame:
         if point["n"] > 0 and belongs(number, point["method"])
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="reference_accuracy_pct")
-    if frame["base_model"].nunique() < 2:
+    if frame["base"].nunique() < 2:
         return frame
     return pd.concat([frame, _average(frame)], ignore_index=True)[list(COLUMNS)]
 
@@ -72,35 +72,33 @@ def _cell(point: dict[str, Any], members: pd.DataFrame, reference: str) -> dict[
     successes, trials = int(above(accuracies, beat).sum()), len(accuracies)
     low, high = wilson_interval(successes, trials)
     return {
-        "base_model": point["base"],
+        "base": point["base"],
         "method": point["method"],
         "variant": point["variant"],
-        "n_merged": point["n"],
-        "n_subsets": trials,
+        "n": point["n"],
+        "subsets": trials,
         "reference_accuracy_pct": 100 * beat,
         "pct_subsets_above_reference": 100 * successes / trials,
         "pct_low": 100 * low,
         "pct_high": 100 * high,
-        "mean_accuracy_delta_points": mean_difference_points(accuracies, beat),
-        "sd_accuracy_delta_points": 100 * sample_deviation(accuracies),
+        "delta_points": mean_difference_points(accuracies, beat),
+        "sd_points": 100 * sample_deviation(accuracies),
     }
 
 
 def _average(frame: pd.DataFrame) -> pd.DataFrame:
     """The unweighted mean over bases of each cell; sizes that some base lacks are left out."""
-    keys = ["table", "reference", "method", "variant", "n_merged"]
+    keys = ["table", "reference", "method", "variant", "n"]
     groups = frame.groupby(keys, sort=False)
-    means = groups[
-        ["reference_accuracy_pct", "pct_subsets_above_reference", "mean_accuracy_delta_points"]
-    ].mean()
-    means["n_subsets"] = groups["n_subsets"].min()
-    whole = groups["base_model"].nunique() == frame["base_model"].nunique()
-    return means[whole].reset_index().assign(base_model=AVERAGE)
+    means = groups[["reference_accuracy_pct", "pct_subsets_above_reference", "delta_points"]].mean()
+    means["subsets"] = groups["subsets"].min()
+    whole = groups["base"].nunique() == frame["base"].nunique()
+    return means[whole].reset_index().assign(base=AVERAGE)
 
 
 def sizes(frame: pd.DataFrame) -> list[int]:
     """Return the merge sizes of a paper table, ascending; 1 stands for the single experts."""
-    return sorted(int(n) for n in frame["n_merged"].unique())
+    return sorted(int(n) for n in frame["n"].unique())
 
 
 def layout(
@@ -115,10 +113,10 @@ def layout(
         Base, the reference's accuracy in per cent, and lines of (label, [(share, difference), ...])
         with one pair for each of `sizes(frame)`.
     """
-    for base, block in frame.groupby("base_model", sort=False):
+    for base, block in frame.groupby("base", sort=False):
         lines = []
         for (method, variant), line in block.groupby(["method", "variant"], sort=False):
-            cells = line.set_index("n_merged")
+            cells = line.set_index("n")
             pairs = [_pair(cells, n) for n in sizes(frame)]
             lines.append((variant_label(str(variant), str(method)), pairs))
         yield str(base), fixed(block["reference_accuracy_pct"].iat[0], 1), lines
@@ -175,7 +173,7 @@ def _pair(cells: pd.DataFrame, n: int) -> tuple[str, str]:
     if n not in cells.index:
         return "", ""
     cell = cells.loc[n]
-    share, delta = cell["pct_subsets_above_reference"], cell["mean_accuracy_delta_points"]
+    share, delta = cell["pct_subsets_above_reference"], cell["delta_points"]
     return fixed(share, 0), fixed(delta, 2, "+")
 
 

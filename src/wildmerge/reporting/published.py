@@ -15,16 +15,22 @@ from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.paper_tables import AVERAGE, UNKNOWN
 from wildmerge.reporting.printing import fixed, markdown
 
-CELL = ["table", "reference", "base_model", "method", "n_merged"]
+CELL = ["table", "reference", "base", "method", "n"]
+OUR_NAMES = {  # column of a published CSV -> the name of that column in all tables of a study
+    "base_model": "base",
+    "n_merged": "n",
+    "n_subsets": "subsets",
+    "mean_accuracy_delta_points": "delta_points",
+}
 PRINTED = {  # number in a cell -> the place to which it is printed
     "reference_accuracy_pct": 0.1,
     "pct_subsets_above_reference": 1.0,
-    "mean_accuracy_delta_points": 0.01,
+    "delta_points": 0.01,
 }
 COLUMNS = [
     *CELL,
     "variant",
-    "n_subsets",
+    "subsets",
     *(f"{who}_{number}" for number in PRINTED for who in ("published", "ours")),
     "difference_points",
     "mean_of_printed_rows",
@@ -34,20 +40,21 @@ DIFFERENCE = "difference"
 WORDS = {  # what a reader calls these numbers
     "reference_accuracy_pct": "reference",
     "pct_subsets_above_reference": "share",
-    "mean_accuracy_delta_points": DIFFERENCE,
+    "delta_points": DIFFERENCE,
 }
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """Read published tables; raises Refusal for a file that is missing or lacks a column."""
+    """Read published tables under our names; raises Refusal where the file or a column is missing."""
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise Refusal(f"{path}: no readable CSV of published numbers ({error})") from None
+    theirs = {ours: name for name, ours in OUR_NAMES.items()}
     for column in [*CELL, *PRINTED]:
-        if column not in frame:
-            raise Refusal(f"{path}: column {column} is missing; published numbers need it")
-    return frame
+        if (name := theirs.get(column, column)) not in frame:
+            raise Refusal(f"{path}: column {name} is missing; published numbers need it")
+    return frame.rename(columns=OUR_NAMES)
 
 
 def check_averages(published: pd.DataFrame) -> pd.DataFrame:
@@ -62,17 +69,17 @@ def check_averages(published: pd.DataFrame) -> pd.DataFrame:
         of an average that are farther from their rows' mean than rounding explains: each row and the
         average itself may be off by half of their last place.
     """
-    keys = [key for key in CELL if key != "base_model"]
-    of_bases = published[published["base_model"] != AVERAGE]
+    keys = [key for key in CELL if key != "base"]
+    of_bases = published[published["base"] != AVERAGE]
     means = of_bases.groupby(keys)[list(PRINTED)].mean().reset_index()
     means = published[keys].merge(means, on=keys, how="left").set_index(published.index)
-    is_average = published["base_model"] == AVERAGE
+    is_average = published["base"] == AVERAGE
     beyond = {
         WORDS[number]: is_average & ((published[number] - means[number]).abs() > place + 1e-9)
         for number, place in PRINTED.items()
     }
     return published.assign(
-        mean_of_printed_rows=means["mean_accuracy_delta_points"].where(is_average),
+        mean_of_printed_rows=means["delta_points"].where(is_average),
         average_differs_in=[
             " and ".join(word for word, wrong in beyond.items() if wrong[row])
             for row in published.index
@@ -92,16 +99,15 @@ def compare(published: pd.DataFrame, ours: list[pd.DataFrame]) -> pd.DataFrame:
         published one only when it is over the same bases. Without a shared cell there are no rows.
     """
     mine = pd.concat([frame for frame in ours if len(frame)] or ours, ignore_index=True)
-    bases = set(published["base_model"])
-    if set(mine["base_model"]) != bases:
-        mine = mine[mine["base_model"] != AVERAGE]
+    bases = set(published["base"])
+    if set(mine["base"]) != bases:
+        mine = mine[mine["base"] != AVERAGE]
     numbers = {name: f"ours_{name}" for name in PRINTED}
-    mine = mine[[*CELL, "variant", "n_subsets", *PRINTED]].rename(columns=numbers)
-    theirs = check_averages(published).drop(columns="n_subsets", errors="ignore")
+    mine = mine[[*CELL, "variant", "subsets", *PRINTED]].rename(columns=numbers)
+    theirs = check_averages(published).drop(columns="subsets", errors="ignore")
     theirs = theirs.rename(columns={name: f"published_{name}" for name in PRINTED})
     both = theirs.merge(mine, on=CELL)
-    delta = "mean_accuracy_delta_points"
-    both["difference_points"] = both[f"ours_{delta}"] - both[f"published_{delta}"]
+    both["difference_points"] = both["ours_delta_points"] - both["published_delta_points"]
     return both[COLUMNS]
 
 
@@ -116,12 +122,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
         "",
     ]
     for (table, reference), block in frame.groupby(["table", "reference"], sort=False):
-        sizes = sorted(block["n_merged"].unique())
+        sizes = sorted(block["n"].unique())
         lines.append(f"**Table {table}**, against the {str(reference).replace('_', ' ')}")
         rows = []
-        keys = ["base_model", "method", "variant"]
+        keys = ["base", "method", "variant"]
         for (base, method, variant), line in block.groupby(keys, sort=False):
-            cells = {row.n_merged: _cell(row) for row in line.itertuples()}
+            cells = {row.n: _cell(row) for row in line.itertuples()}
             texts = [cells.get(n, UNKNOWN) for n in sizes]
             rows.append([base, variant_label(variant, method), *texts])
         headers = ["Base", "Method", *(f"n = {n}" for n in sizes)]
@@ -131,8 +137,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 def _cell(row: Any) -> str:
     published, ours = (
-        fixed(value, 2, "+")
-        for value in (row.published_mean_accuracy_delta_points, row.ours_mean_accuracy_delta_points)
+        fixed(value, 2, "+") for value in (row.published_delta_points, row.ours_delta_points)
     )
     if DIFFERENCE in row.average_differs_in:
         published += f"† ({fixed(row.mean_of_printed_rows, 2, '+')})"

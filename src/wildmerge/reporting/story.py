@@ -119,7 +119,7 @@ def _experts(tables: Tables) -> list[str]:
         ranked = of_base.sort_values("delta_base_points", kind="stable")
         best, worst = ranked.iloc[-1], ranked.iloc[0]
         cells = tables.experts[tables.experts["base"] == base]
-        judged = list(verdicts(cells["gain_points"], cells["gain_stderr_points"]))
+        judged = list(verdicts(cells["delta_points"], cells["delta_stderr_points"]))
         sentences.append(
             f"{_above(of_base, 'base')} of {len(of_base)} experts of {base} beat it in mean accuracy; "
             f"the best, {best['experts']}, differs by {_model_difference(best, 'base')}, the worst, "

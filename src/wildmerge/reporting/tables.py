@@ -27,7 +27,7 @@ from wildmerge.storage.files import write_atomically
 TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
     *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
-    *("name", "value", "reference", "base_model", "other", "merges", "remarks", "refusal"),
+    *("name", "value", "reference", "base", "other", "merges", "remarks", "refusal"),
     *("average_differs_in",),
 )
 
