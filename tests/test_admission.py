@@ -1,4 +1,4 @@
-"""Which experts take part: decided from the lock alone, the same for plans, jobs, gate and report."""
+"""Which experts take part: decided from the lock alone, the same for plans, jobs, tables and report."""
 
 import csv
 import json
@@ -94,15 +94,15 @@ def test_a_base_without_experts_and_a_quantised_base_are_refused(study_file):
         admit(study, lock)
 
 
-def test_the_gate_lists_who_was_skipped(study_file, capsys):
+def test_the_inspection_lists_who_was_skipped(study_file, capsys):
     change(study_file, on_incompatible="skip")
     main(["lock", str(study_file)])
-    assert main(["gate", str(study_file), "llama", "--out", "gate/llama.csv"]) == 0
-    with open("gate/llama.csv") as stream:
+    assert main(["inspect-study", str(study_file), "llama", "--out", "inspect/llama.csv"]) == 0
+    with open("inspect/llama.csv") as stream:
         rows = {row["expert"]: row for row in csv.DictReader(stream)}
     assert [row["merges"] for row in rows.values()] == ["yes", "yes", "skipped"]
     assert MISSING in rows["expert1"]["refusal"]
-    with open("gate/llama.cosines.csv") as stream:
+    with open("inspect/llama.cosines.csv") as stream:
         assert next(csv.reader(stream)) == ["expert", "expert0", "expert2"]
 
 
@@ -113,7 +113,7 @@ def test_what_only_weights_tell_stops_a_study_that_skips(study_file, capsys):
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, weights)
     main(["lock", str(study_file)])
-    assert main(["gate", str(study_file), "llama"]) == 1
+    assert main(["inspect-study", str(study_file), "llama"]) == 1
     assert "expert2: tensor model.norm.weight holds NaN" in capsys.readouterr().err
 
 

@@ -73,7 +73,7 @@ rule inspect:
     message:
         "Inspect the experts of {wildcards.base}: would they merge?"
     shell:
-        "wildmerge gate {params.study:q} {wildcards.base:q} --out {output[0]:q} &> {log:q}"
+        "wildmerge inspect-study {params.study:q} {wildcards.base:q} --out {output[0]:q} &> {log:q}"
 
 
 rule recipes:

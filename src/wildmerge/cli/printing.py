@@ -1,15 +1,25 @@
-"""What sub-commands share: telling an inspection, writing rows as CSV."""
+"""What commands share: printing an inspection, writing rows as CSV, lines fit for a terminal."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wildmerge.errors import Refusal
 
+if TYPE_CHECKING:
+    from wildmerge.merging.inspection import Inspection
 
-def tell(found, out: Path | None) -> None:  # noqa: ANN001 - an Inspection, imported late
+
+def one_line(text: str) -> str:
+    """Return a message in which line breaks, escape sequences and the like are visible characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def report_inspection(found: Inspection, out: Path | None) -> None:
     """Print an inspection and write its tables; refuse when an expert does not merge."""
     from wildmerge.merging.inspection import render
 
@@ -22,7 +32,7 @@ def tell(found, out: Path | None) -> None:  # noqa: ANN001 - an Inspection, impo
         raise Refusal(refused[0])
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of one kind as a CSV file."""
     from wildmerge.storage.files import write_atomically
 

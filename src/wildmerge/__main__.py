@@ -1,0 +1,5 @@
+"""`python -m wildmerge` is the command `wildmerge`."""
+
+from wildmerge.cli.main import run
+
+run()

@@ -1,0 +1,151 @@
+"""Commands that the workflow's rules call: jobs, tables, figures, report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wildmerge.cli.options import (
+    RESULTS,
+    Bases,
+    Device,
+    Done,
+    Limit,
+    Results,
+    StudyFile,
+    StudyName,
+    Tables,
+    Threads,
+    names,
+)
+from wildmerge.errors import Refusal
+
+commands = typer.Typer()
+PANEL = "Inside the workflow"
+
+
+@commands.command(rich_help_panel=PANEL)
+def recipes(
+    study: StudyFile, bases: Bases = None, limit: Limit = None, results: Results = RESULTS
+) -> None:
+    """Write recipes.csv and benchmarks.csv of a study."""
+    from wildmerge.cli.printing import write_csv
+    from wildmerge.planning.models import list_evaluations, list_models
+    from wildmerge.planning.opening import open_study
+
+    opened = open_study(study, names(bases), limit)
+    folder = results / opened.study.name
+    models = list_models(opened.study, opened.lock)
+    write_csv(folder / "recipes.csv", [model.row() for model in models])
+    benchmarks = [
+        {**e.benchmark.model_dump(), "label": e.benchmark.name, "evaluation_id": e.id}
+        for e in list_evaluations(opened.study, opened.lock)
+    ]
+    write_csv(folder / "benchmarks.csv", benchmarks)
+
+
+@commands.command(rich_help_panel=PANEL)
+def spectra(
+    base: Annotated[str, typer.Argument(metavar="BASE")],
+    expert: Annotated[str, typer.Argument(metavar="EXPERT")],
+    out: Annotated[Path, typer.Option(help="A .safetensors file.")],
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Store an expert's singular vectors, for methods that read them."""
+    from wildmerge.hub.references import folder_of
+    from wildmerge.jobs.devices import choose
+    from wildmerge.merging.spectra import compute
+
+    compute(folder_of(base), folder_of(expert), out, device=choose(device), threads=threads)
+
+
+@commands.command(rich_help_panel=PANEL)
+def run(
+    study: StudyFile,
+    *,
+    job: Annotated[str, typer.Option(help="Its id, as the workflow names it.")],
+    bases: Bases = None,
+    limit: Limit = None,
+    results: Results = RESULTS,
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WILDMERGE_SCRATCH",
+            show_default="in the results",
+            help="For merged weights; may name variables of the node as '$SLURM_TMPDIR'.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    done: Done = None,
+) -> None:
+    """Merge and score the models of one job of a study."""
+    from wildmerge.jobs.devices import choose
+    from wildmerge.jobs.run import find_job, run_job
+    from wildmerge.planning.opening import open_study
+    from wildmerge.storage.files import write_json
+
+    opened = open_study(study, names(bases), limit)
+    found = find_job(opened.study, opened.lock, job)
+    run_job(
+        opened.study,
+        opened.lock,
+        found,
+        results,
+        scratch=_scratch(scratch),
+        device=choose(device),
+        threads=threads,
+    )
+    if done:
+        models = [model.recipe_id for model in found.models]
+        write_json(done, {"job": found.label, "models": models})
+
+
+@commands.command(rich_help_panel=PANEL)
+def aggregate(
+    study: StudyName,
+    results: Results = RESULTS,
+    published: Annotated[
+        Path | None, typer.Option(help="CSV of published numbers to compare with.")
+    ] = None,
+) -> None:
+    """Make the tables of a study from its results."""
+    from wildmerge.reporting.tables import aggregate
+
+    print(f"tables: {aggregate(results, study, published)}")
+
+
+@commands.command(rich_help_panel=PANEL)
+def figures(tables: Tables, out: Annotated[Path, typer.Option(help="Folder.")]) -> None:
+    """Draw the figures of a study from its tables."""
+    from wildmerge.reporting.figures import draw_figures
+
+    print(f"figures: {len(draw_figures(tables, out))} files in {out}")
+
+
+@commands.command(rich_help_panel=PANEL)
+def report(
+    tables: Tables,
+    figures: Annotated[Path, typer.Option(help="Folder of its figures.")],
+    study: StudyName,
+    out: Annotated[Path, typer.Option(help="The HTML file.")],
+) -> None:
+    """Write the self-contained HTML report of a study."""
+    from wildmerge.reporting.report import write_report
+
+    write_report(tables, figures, out, study)
+    print(f"report: {out}")
+
+
+def _scratch(named: str | None) -> Path | None:
+    """Return the scratch folder, with this machine's environment variables in its name."""
+    if not named:
+        return None
+    folder = os.path.expandvars(named)
+    if "$" in folder:
+        raise Refusal(f"--scratch {named}: not set on {os.uname().nodename}; name another folder")
+    return Path(folder)
