@@ -83,7 +83,7 @@ lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install -q "$$(grep -o 'torch==[0-9.]*' pyproject.toml | head -1)"
 	.venv-lock/bin/pip install -q '.[eval,examples,dev]'
-	(echo "# Made by 'make lock' from pyproject.toml. torch brings what its build for a GPU needs."; \
+	(echo "# Made by 'make lock' from pyproject.toml. torch installs what its build for a GPU needs."; \
 	 .venv-lock/bin/pip freeze --exclude wildmerge | sed 's/+cpu$$//') > requirements.lock
 	rm -rf .venv-lock
 

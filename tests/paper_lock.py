@@ -79,8 +79,8 @@ def make_paper_lock(study: Study) -> Lock:
 def entry(repo: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return one repository's entry."""
     commit = hashlib.sha1(repo.encode()).hexdigest()
-    held = tensors(config)
-    size = sum(2 * _numel(shape) for _, shape in held.values())
+    shapes = tensors(config)
+    size = sum(2 * _numel(shape) for _, shape in shapes.values())
     shards = -(-size // 5_000_000_000)
     files = {
         f"model-{i + 1:05}-of-{shards:05}.safetensors": {
@@ -97,7 +97,7 @@ def entry(repo: str, config: dict[str, Any]) -> dict[str, Any]:
         "commit": commit,
         "files": files,
         "config": config,
-        "tensors": held,
+        "tensors": shapes,
         "identity": f"{repo}@{commit}",
     }
 

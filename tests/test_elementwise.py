@@ -41,24 +41,24 @@ def in_file(path, rows):
 
 
 @pytest.fixture(params=["in memory", "in a file"])
-def held(request, tmp_path):
+def stored_as(request, tmp_path):
     """Where the experts' weights are."""
     return list if request.param == "in memory" else lambda rows: in_file(tmp_path / "w", rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("at", [slice(0, 1), slice(511, 9000), slice(512, 150_000)])
-def test_subtract_is_the_float32_difference(way, held, dtype, at):
+def test_subtract_is_the_float32_difference(way, stored_as, dtype, at):
     width = at.stop - at.start
     stored, base = normal(3, 150_000).to(dtype), normal(width, seed=1)
     out, total = torch.empty(3, width), torch.empty(width)
-    told = elementwise.subtract(held(stored), at, base, out)
+    added = elementwise.subtract(stored_as(stored), at, base, out)
     expected = stored[:, at].float().numpy() - base.numpy()
     assert np.array_equal(out.numpy(), expected)
-    assert told == pytest.approx(expected.astype(float).sum(), abs=0.05)
-    told = elementwise.subtract_and_add_up(held(stored), at, base, total)
+    assert added == pytest.approx(expected.astype(float).sum(), abs=0.05)
+    added = elementwise.subtract_and_add_up(stored_as(stored), at, base, total)
     assert np.array_equal(total.numpy(), expected[0] + expected[1] + expected[2])
-    assert told == pytest.approx(expected.astype(float).sum(), abs=0.05)
+    assert added == pytest.approx(expected.astype(float).sum(), abs=0.05)
 
 
 def test_every_bfloat16_is_read(tmp_path):
@@ -73,11 +73,11 @@ def test_every_bfloat16_is_read(tmp_path):
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_sum_tells_of_every_value_that_is_not_finite(way, held, dtype, value):
+def test_the_sum_shows_every_value_that_is_not_finite(way, stored_as, dtype, value):
     for place in (0, 65_535, 65_536, 149_999):
         stored = normal(2, 150_000).to(dtype)
         stored[1, place] = value
-        weights, whole = held(stored), slice(0, 150_000)
+        weights, whole = stored_as(stored), slice(0, 150_000)
         for what, shape in (
             (elementwise.subtract, (2, 150_000)),
             (elementwise.subtract_and_add_up, (150_000,)),

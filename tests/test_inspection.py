@@ -54,10 +54,10 @@ def test_the_same_expert_twice_and_the_base_itself_are_named(tiny, tmp_path):
         for name, tensor in tensors.items():
             tensors[name] = tensor.float()
 
-    twin = changed(tiny.experts[0], tmp_path / "twin", to_float)  # other bytes, same weights
-    experts = {"first": tiny.experts[0], "twin": twin, "base": tiny.base, "other": tiny.experts[1]}
+    copy = changed(tiny.experts[0], tmp_path / "copy", to_float)  # other bytes, same weights
+    experts = {"first": tiny.experts[0], "copy": copy, "base": tiny.base, "other": tiny.experts[1]}
     rows = {row["expert"]: row for row in inspect(tiny.base, experts).rows}
-    assert "the same weights as first" in rows["twin"]["remarks"]
+    assert "the same weights as first" in rows["copy"]["remarks"]
     assert rows["base"]["remarks"] == "the same weights as the base"
     assert rows["other"]["remarks"] == rows["first"]["remarks"] == ""
 

@@ -44,7 +44,7 @@ def finish(study_file, job):
     return process.communicate()[0], process.returncode
 
 
-def told(study_file):
+def status_of(study_file):
     command = [*CLI, "status", study_file.name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -66,7 +66,7 @@ def test_a_model_that_fails_does_not_stop_the_others(study):
     assert code == 1
     assert "Traceback" in output
     assert "wildmerge: llama expert1: " in output.splitlines()[-1]
-    lines = told(study).splitlines()
+    lines = status_of(study).splitlines()
     assert lines[0] == "mini: 3 of 6 models done; jobs: 0 running, 1 failed, 1 waiting"
     assert lines[2].startswith("failed   llama expert1: ")
     assert lines[2].removeprefix("failed   ") == output.splitlines()[-1].removeprefix("wildmerge: ")
@@ -86,8 +86,8 @@ def test_a_stopped_and_a_killed_job_leave_nothing_and_go_on_where_they_were(stud
     assert "interrupted" in process.communicate()[0]
     assert process.returncode == 130
     assert not list(scratch.iterdir())
-    assert "failed   llama, task_arithmetic (2 models)" in told(study)
-    assert "stopped by a signal" in told(study)
+    assert "failed   llama, task_arithmetic (2 models)" in status_of(study)
+    assert "stopped by a signal" in status_of(study)
 
     process = start(study, merges)
     results = lambda: list(tmp_path.glob("results/evals/*/*.json"))  # noqa: E731
@@ -95,13 +95,13 @@ def test_a_stopped_and_a_killed_job_leave_nothing_and_go_on_where_they_were(stud
     process.kill()
     process.communicate()
     kept = {path: path.stat().st_mtime_ns for path in results()}
-    assert "killed, or its machine is down" in told(study)
+    assert "killed, or its machine is down" in status_of(study)
 
     output, code = finish(study, merges)
     assert code == 0, output
     assert not list(scratch.iterdir())
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert "2 of 6 models done; jobs: 0 running, 0 failed, 1 waiting" in told(study)
+    assert "2 of 6 models done; jobs: 0 running, 0 failed, 1 waiting" in status_of(study)
 
 
 def test_two_studies_at_once_make_a_shared_model_once(study):

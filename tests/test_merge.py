@@ -279,7 +279,7 @@ def test_cli_refuses_in_one_line(changes, words, tiny, tmp_path, capsys):
 
 
 def test_a_kill_leaves_no_folder_and_the_next_run_cleans_up(tiny, tmp_path):
-    """SIGKILL at several moments; a held lock protects a living merge, a dead one's folder goes."""
+    """SIGKILL at several moments; its lock protects a living merge, a dead one's folder goes."""
     path = write_recipe(tmp_path / "r.yaml", tiny)
     out = tmp_path / "o" / "merged"
     command = [sys.executable, "-m", "wildmerge.cli", "merge", path, "--out", str(out)]

@@ -36,8 +36,8 @@ def published():
 def test_the_made_up_lock_has_the_bases_true_sizes(paper):
     _, lock = paper
     for repo, parameters in PARAMETERS.items():
-        held = lock.checkpoints[repo]["tensors"].values()
-        assert sum(shape[0] * (shape[1] if shape[1:] else 1) for _, shape in held) == parameters
+        stored = lock.checkpoints[repo]["tensors"].values()
+        assert sum(shape[0] * (shape[1] if shape[1:] else 1) for _, shape in stored) == parameters
 
 
 def test_there_are_621_models_a_base_and_the_ablations(paper):
@@ -159,5 +159,5 @@ subprocess.run(sys.argv[1:], check=True)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3)
 """
-"""Runs a command and tells its CPU seconds, which other work does not change, and its peak memory in MB;
+"""Runs a command; prints its CPU seconds, which other work does not change, and its peak memory in MB;
 from a small process, because a child's peak begins with that of the process it was forked from."""

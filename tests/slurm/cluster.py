@@ -89,7 +89,7 @@ def run(*command, **options):
 
 @contextmanager
 def cluster(*, accounting=False):
-    """Bring up SLURM, with slurmdbd where `accounting`, and take everything down afterwards."""
+    """Start SLURM, with slurmdbd where `accounting`, and take everything down afterwards."""
     install(PACKAGES + (ACCOUNTING_PACKAGES if accounting else []))
     state = Path(tempfile.mkdtemp(prefix="wildmerge-slurm-"))
     state.chmod(0o755)  # munge and MariaDB look into it as other users

@@ -1,6 +1,6 @@
 """A study on a real SLURM: right resources, jobs that die in every way, and the tables of a local run.
 
-Run by `make test-slurm` as root on Debian: brings up a cluster of one node and takes it down again.
+Run by `make test-slurm` as root on Debian: starts a cluster of one node and takes it down again.
 """
 
 import json
