@@ -16,6 +16,10 @@ from wildmerge.reporting.collect import Results, difference_stderr
 from wildmerge.statistics.comparisons import mean_difference_points, stderr_over_subsets
 from wildmerge.statistics.estimates import sample_deviation, stderr_of_mean
 
+# a reference -> the beginning of the names of its columns: its accuracy, and the difference to it
+BASE = ("base", "delta")
+BEST_EXPERT = ("best_expert", "delta_best_expert")
+
 
 def model_table(found: Results) -> pd.DataFrame:
     """One row a model: mean accuracy over benchmarks, against its base and the best expert."""
@@ -34,8 +38,8 @@ def model_table(found: Results) -> pd.DataFrame:
                     "best_expert": best_name,
                     "update_norm": _norm(found, recipe),
                 }
-                | _against(found, recipe.recipe_id, base_id, "base")
-                | _against(found, recipe.recipe_id, best_id, "best_expert")
+                | _against(found, recipe.recipe_id, base_id, *BASE)
+                | _against(found, recipe.recipe_id, best_id, *BEST_EXPERT)
             )
     return pd.DataFrame(rows)
 
@@ -68,15 +72,17 @@ def _norm(found: Results, recipe: Any) -> float:
     return 0.0 if recipe.kind == "base" else found.update_norms.get(recipe.recipe_id, math.nan)
 
 
-def _against(found: Results, model: str, reference: str | None, name: str) -> dict[str, float]:
+def _against(
+    found: Results, model: str, reference: str | None, name: str, delta: str
+) -> dict[str, float]:
     """The columns that compare one model's mean accuracy with a reference's."""
-    columns = (f"{name}_accuracy", f"delta_{name}_points", f"delta_{name}_stderr_points")
+    columns = (f"{name}_accuracy", f"{delta}_points", f"{delta}_stderr_points")
     if reference is None:
         return dict.fromkeys(columns, math.nan)
     beat = found.accuracy(reference, found.tasks)
-    delta = mean_difference_points([found.accuracy(model, found.tasks)], beat)
+    points = mean_difference_points([found.accuracy(model, found.tasks)], beat)
     stderr = 100 * _mean_difference_stderr(found, found.tasks, [model], reference)
-    return dict(zip(columns, (beat, delta, stderr), strict=True))
+    return dict(zip(columns, (beat, points, stderr), strict=True))
 
 
 def _mean_difference_stderr(

@@ -196,7 +196,7 @@ def _expert_table(tables: Tables, base: str) -> dict[str, Any]:
             {
                 "expert": model.experts,
                 "accuracy": model.accuracy,
-                "delta": _gain(model.delta_base_points, model.delta_base_stderr_points),
+                "delta": _gain(model.delta_points, model.delta_stderr_points),
                 "gains": [_gain(g.delta_points, g.delta_stderr_points) for g in gains.itertuples()],
             }
         )

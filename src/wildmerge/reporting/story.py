@@ -116,14 +116,14 @@ def _experts(tables: Tables) -> list[str]:
     sentences = []
     experts = tables.models[tables.models["kind"] == "expert"]
     for base, of_base in experts.groupby("base", sort=False):
-        ranked = of_base.sort_values("delta_base_points", kind="stable")
+        ranked = of_base.sort_values("delta_points", kind="stable")
         best, worst = ranked.iloc[-1], ranked.iloc[0]
         cells = tables.experts[tables.experts["base"] == base]
         judged = list(verdicts(cells["delta_points"], cells["delta_stderr_points"]))
         sentences.append(
             f"{_above(of_base, 'base')} of {len(of_base)} experts of {base} beat it in mean accuracy; "
-            f"the best, {best['experts']}, differs by {_model_difference(best, 'base')}, the worst, "
-            f"{worst['experts']}, by {_model_difference(worst, 'base')}. On single benchmarks, "
+            f"the best, {best['experts']}, differs by {_difference(best)}, the worst, "
+            f"{worst['experts']}, by {_difference(worst)}. On single benchmarks, "
             f"experts gain beyond noise in {judged.count(GAIN)} of {len(cells)} cases and lose in "
             f"{judged.count(LOSS)}."
         )
@@ -178,7 +178,7 @@ def _norms(tables: Tables) -> list[str]:
     """Rank correlation of update norm and accuracy, and which methods move farthest."""
     sentences = []
     for base, models in _merges(tables).groupby("base", sort=False):
-        rho = rank_correlation(list(models["update_norm"]), list(models["delta_base_points"]))
+        rho = rank_correlation(list(models["update_norm"]), list(models["delta_points"]))
         if math.isnan(rho):
             continue
         means = models.groupby("variant", sort=False)["update_norm"].mean()
@@ -207,7 +207,7 @@ def _trust(tables: Tables) -> list[str]:
     sentences = [
         f"A benchmark has {_range(items)} items. The standard error of one model's mean accuracy "
         f"is about {fixed(100 * merges['stderr'].median(), 1)} points; compared item by item with its "
-        f"base it is about {fixed(merges['delta_base_stderr_points'].median(), 1)}.",
+        f"base it is about {fixed(merges['delta_stderr_points'].median(), 1)}.",
         f"Each size was tried on {_range(subsets)} subsets"
         + (
             ", too few to know their spread well: read bands as hints."
@@ -260,14 +260,6 @@ def _difference(point: pd.Series) -> str:
     delta, stderr = point["delta_points"], point["delta_stderr_points"]
     noise = ", within noise" if verdicts(delta, stderr) == NOISE else ""
     return f"{signed(delta)} points (\u00b1 {fixed(float(half_width(stderr)), 2)}{noise})"
-
-
-def _model_difference(model: pd.Series, reference: str) -> str:
-    columns = {
-        f"delta_{reference}_points": "delta_points",
-        f"delta_{reference}_stderr_points": "delta_stderr_points",
-    }
-    return _difference(model.rename(columns))
 
 
 def _name(point: pd.Series) -> str:
