@@ -111,11 +111,8 @@ def test_model_without_tokenizer(refuse, tiny, tmp_path):
     ("option", "value"),
     [("--limit", "0"), ("--num-fewshot", "-1"), ("--backend", "vlm"), ("--dtype", "float8")],
 )
-def test_option_out_of_range(option, value, tiny, tmp_path, capsys):
-    shared = ["--tasks", "mini_one", "--tasks-dir", "tasks"]
-    assert main(evaluate(tiny.base, tmp_path / "out", *shared, option, value)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert option in line
+def test_option_out_of_range(refuse, option, value):
+    assert f"'{option}'" in refuse("--tasks", "mini_one", option, value)
 
 
 def test_requests_longer_than_the_context_are_cut_and_counted(tiny, tmp_path, monkeypatch, caplog):

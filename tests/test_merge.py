@@ -278,6 +278,12 @@ def test_cli_refuses_in_one_line(changes, words, tiny, tmp_path, capsys):
     assert words in error and error.count("\n") == 1
 
 
+def test_wrong_usage_exits_with_two():
+    with pytest.raises(SystemExit) as caught:
+        main(["merge"])
+    assert caught.value.code == 2
+
+
 def test_a_kill_leaves_no_folder_and_the_next_run_cleans_up(tiny, tmp_path):
     """SIGKILL at several moments; its lock protects a living merge, a dead one's folder goes."""
     path = write_recipe(tmp_path / "r.yaml", tiny)

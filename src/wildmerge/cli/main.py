@@ -1,7 +1,7 @@
 """The command line: every command a typed function of its group's file, with its help beside it.
 
-Exit code 0 on success, 1 on a refusal (one line on stderr: what, where, what to do), 2 on wrong usage,
-130 when interrupted.
+Exit code 0 on success; 1 on a refusal (one line on stderr: what, where, what to do), also of an option's
+value; 2 on wrong usage (a command or an option that is unknown or missing); 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -89,17 +89,18 @@ def _start(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code, or raises SystemExit with 2 on wrong usage."""
     signal.signal(signal.SIGTERM, _terminate)
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="wildmerge", standalone_mode=False)
-    except typer.TyperException as error:  # wrong usage
+        return command.main(arguments, prog_name="wildmerge", standalone_mode=False) or 0
+    except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "wildmerge"
         print(one_line(f"{path}: {error.format_message()} (see `{path} --help`)"), file=sys.stderr)
-        return error.exit_code
-    return code or 0
+        if type(error) is typer.BadParameter:  # not the kinds of it that say what is missing
+            return 1
+        sys.exit(error.exit_code)
 
 
 def run() -> NoReturn:
