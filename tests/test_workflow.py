@@ -51,7 +51,9 @@ def edit(folder, change):
 
 
 def digests(folder, pattern):
-    return {str(p.relative_to(folder)): sha256_of(p) for p in sorted(folder.glob(pattern))}
+    """Return the digest of each file; hidden ones are what a killed process left of a write."""
+    files = [p for p in sorted(folder.glob(pattern)) if not p.name.startswith(".")]
+    return {str(p.relative_to(folder)): sha256_of(p) for p in files}
 
 
 def states(folder, pattern):
@@ -154,12 +156,10 @@ def test_kills_at_ten_moments_end_in_the_same_tables(tmp_path):
     for folder in (calm, shaken):  # stored spectra change no byte either
         folder.mkdir()
         make_study(folder, methods=["task_arithmetic", "tsv_m"], store_spectra=folder == shaken)
-    started = time.monotonic()
     snakemake(calm)
-    duration = time.monotonic() - started
     finished = {}
-    for moment in range(10):
-        live = kill_after(shaken, duration * (moment + 1) / 12, finished)
+    for pattern, count in MOMENTS:
+        live = kill_at(pattern, count, shaken, finished)
         assert live <= CORES  # merged checkpoints at a time
         assert not broken_files(shaken)
     snakemake(shaken)
@@ -196,10 +196,25 @@ def test_two_studies_at_once_share_their_models(tmp_path):
     assert tables[0] == tables[1]
 
 
-def kill_after(folder, seconds, finished):
-    """Start the workflow and kill its whole process tree after some seconds.
+MOMENTS = [
+    (".snakemake/metadata/*", 0),  # as soon as it runs
+    ("study.lock.json", 1),
+    ("results/mini/inspect/*.csv", 1),
+    ("results/mini/spectra/*.safetensors", 2),
+    ("results/scratch/wildmerge-*/*/*.safetensors", 1),  # during a merge
+    ("results/evals/*/*.json", 1),
+    ("results/evals/*/*.json", 12),
+    ("results/merges/*.json", 6),
+    ("results/mini/jobs/*.json", 3),
+    ("results/mini/tables/*.csv", 1),
+]
+"""When to kill a run: as soon as so many files are there."""
 
-    Notes in `finished` when each result was written; returns how many merged checkpoints there were
+
+def kill_at(pattern, count, folder, finished):
+    """Start the workflow and kill its whole process tree once so many files of a pattern are there.
+
+    Keeps in `finished` when each result was written; returns how many merged checkpoints there were
     at most.
     """
     process = subprocess.Popen(
@@ -209,13 +224,13 @@ def kill_after(folder, seconds, finished):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    live, end = 0, time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end:
+    live = 0
+    while process.poll() is None and len(list(folder.glob(pattern))) < count:
         live = max(live, len(list(folder.glob("results/scratch/wildmerge-*"))))
-        time.sleep(0.02)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        time.sleep(0.01)
+    assert process.poll() is None, f"{pattern}: the run ended before it was killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     for path in folder.glob("results/evals/*/*.json"):
         finished.setdefault(path, path.stat().st_mtime_ns)
     return live
