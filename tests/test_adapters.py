@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from wildmerge.checkpoints.opening import holds_adapter, open_checkpoint
+from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.merging.merge import merge
 from wildmerge.study.recipe import Recipe
@@ -116,11 +116,13 @@ def test_an_adapter_of_a_tied_head_makes_a_head(tiny, tmp_path):
     assert torch.allclose(merged["lm_head.weight"].float(), base + 3 * b @ a, rtol=2**-8, atol=1e-6)
 
 
-def test_an_adapter_beside_whole_weights_is_not_an_adapter(tiny, tiny_qwen3, tmp_path):
+def test_an_adapter_beside_whole_weights_is_refused(tiny_qwen3, tmp_path):
+    """transformers, which scores, would add the adapter to the weights; merging would not."""
     make_adapter(tiny_qwen3.base, tmp_path / "lora", **PLAIN)
-    assert holds_adapter(tmp_path / "lora")
     shutil.copy(tiny_qwen3.base / "model.safetensors", tmp_path / "lora")
-    assert not holds_adapter(tmp_path / "lora")
+    assert "whole weights (model.safetensors) and an adapter" in refusal(
+        tmp_path / "lora", tiny_qwen3.base
+    )
 
 
 def edit_config(folder, **changes):

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import struct
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from wild import mean_of, merged, refusal, weights
+from wildmerge.checkpoints.files import model_files
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.errors import Refusal
 
@@ -19,6 +22,11 @@ def split(tensors, parts):
 
 def as_bin(folder):
     torch.save(weights(folder), folder / "pytorch_model.bin")
+
+
+def as_bin_of_parameters(folder):
+    parameters = {name: torch.nn.Parameter(tensor) for name, tensor in weights(folder).items()}
+    torch.save(parameters, folder / "pytorch_model.bin")
 
 
 def as_bin_shards(folder):
@@ -53,6 +61,7 @@ def as_shards(folder, pattern, save, index=None):
 
 FORMS = (
     as_bin,
+    as_bin_of_parameters,
     as_bin_shards,
     as_indexed_bin_shards,
     as_safetensors_shards,
@@ -71,6 +80,87 @@ def test_every_form_of_the_same_weights_merges_alike(form, tiny, tmp_path):
     plain, _ = merged(mean_of(tiny, *tiny.experts[:2]), tmp_path / "plain")
     assert ours.keys() == plain.keys()
     assert all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+def test_a_single_file_goes_before_the_index_of_an_earlier_save(tiny, tmp_path):
+    """As transformers, which scores, would load it."""
+    folder = shutil.copytree(tiny.experts[0], tmp_path / "twice")
+    as_shards(
+        folder, "model-{:05d}-of-00003.safetensors", save_file, "model.safetensors.index.json"
+    )
+    shutil.copy(tiny.experts[1] / "model.safetensors", folder)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
+    opened = open_checkpoint(folder)
+    assert all(torch.equal(opened[name], loaded[name]) for name in opened.tensors)
+
+
+def test_a_tensor_in_two_files_is_refused(tiny, tmp_path):
+    folder = shutil.copytree(tiny.experts[0], tmp_path / "bad")
+    as_indexed_safetensors_shards(folder)
+    (folder / "model.safetensors").unlink()
+    save_file(weights(tiny.base), folder / "part2.safetensors")
+    message = refusal(mean_of(tiny, folder), tmp_path / "out")
+    assert "part2.safetensors: tensor" in message and "stands in part1.safetensors too" in message
+
+
+def test_an_index_that_leaves_its_folder_is_refused(tiny, tmp_path):
+    folder = shutil.copytree(tiny.experts[0], tmp_path / "bad")
+    (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    index = {"weight_map": dict.fromkeys(weights(tiny.base), "../outside.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "outside of the folder" in refusal(mean_of(tiny, folder), tmp_path / "out")
+
+
+def test_a_git_pointer_is_no_checkpoint(tiny, tmp_path):
+    folder = shutil.copytree(tiny.experts[0], tmp_path / "bad")
+    (folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\nsize 1\n"
+    )
+    assert "git lfs pull" in refusal(mean_of(tiny, folder), tmp_path / "out")
+
+
+def test_weights_one_level_down_are_pointed_to(tiny, tmp_path):
+    shutil.copytree(tiny.experts[0], tmp_path / "run/checkpoint-12")
+    shutil.copytree(tiny.experts[0], tmp_path / "run/checkpoint-24")
+    (tmp_path / "run/logs").mkdir()
+    message = refusal(mean_of(tiny, tmp_path / "run"), tmp_path / "out")
+    assert "in its folders checkpoint-12, checkpoint-24; give one of those" in message
+
+
+def test_a_checkpoint_is_the_files_that_are_read(tiny, tmp_path):
+    folder = shutil.copytree(tiny.experts[0], tmp_path / "expert")
+    as_indexed_safetensors_shards(folder)
+    (folder / "model.safetensors").unlink()
+    before = model_files(folder)
+    for stray in ("optimizer.pt", "training_args.bin", "README.md", "notes.txt", ".DS_Store"):
+        (folder / stray).write_text("a stray file")
+    names = {path.name for path in model_files(folder)}
+    assert model_files(folder) == before
+    assert {"config.json", "tokenizer.json", "part1.safetensors"} <= names
+    assert "model.safetensors.index.json" in names
+
+
+HEADERS = {
+    "a range that is not shape times dtype": {"a": (3, 0, 8)},
+    "ranges that overlap": {"a": (2, 0, 8), "b": (2, 4, 12)},
+    "a gap": {"a": (2, 0, 8), "b": (2, 12, 20)},
+    "bytes after the last": {"a": (2, 0, 8), "b": (1, 8, 12)},
+    "a range beyond the end": {"a": (4, 0, 16)},
+}
+
+
+@pytest.mark.parametrize("lie", HEADERS)
+def test_headers_that_lie_are_refused(lie, tmp_path):
+    header = {
+        name: {"dtype": "F32", "shape": [size], "data_offsets": [begin, end]}
+        for name, (size, begin, end) in HEADERS[lie].items()
+    }
+    text = json.dumps(header).encode()
+    size = {"bytes after the last": 16, "a range beyond the end": 12}.get(lie)
+    data = bytes(size or max(end for _, _, end in HEADERS[lie].values()))
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    with pytest.raises(Refusal, match=r"model\.safetensors: cannot be read"):
+        open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("form", [as_bin_shards, as_safetensors_shards])

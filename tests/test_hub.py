@@ -332,7 +332,7 @@ def test_no_hub_at_all_is_one_line(hub, monkeypatch):
         ("org/gated", "hf_ünsendable", "HF_TOKEN: holds characters"),
         ("org/empty", TOKEN, "holds no whole checkpoint"),
         ("org/broken", TOKEN, "model.safetensors has no safetensors header"),
-        ("org/index", TOKEN, "model.safetensors.index.json is not a weight index"),
+        ("org/index", TOKEN, "model.safetensors.index.json: not a weight index"),
     ],
 )
 def test_what_may_not_be_had_is_one_line(hub, monkeypatch, repo, token, message):

@@ -36,7 +36,11 @@ DTYPES = {
     "I32": Dtype("int32", 4),
     "I16": Dtype("int16", 2),
     "I8": Dtype("int8", 1),
+    "U64": Dtype("uint64", 8),
+    "U32": Dtype("uint32", 4),
+    "U16": Dtype("uint16", 2),
     "U8": Dtype("uint8", 1),
+    "C64": Dtype("complex64", 8),
     "BOOL": Dtype("bool", 1),
 }
 """What merges read and write; files may hold other dtypes, which are not weights."""

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wildmerge.checkpoints.adapter import Adapted, is_adapter
+from wildmerge.checkpoints.files import ADAPTER_CONFIG, weights_of
 from wildmerge.checkpoints.pickled import Pickled
-from wildmerge.checkpoints.tensors import (
-    Checkpoint,
-    Safetensors,
-    safetensors_files,
-    weight_files,
-)
+from wildmerge.checkpoints.tensors import Checkpoint, Safetensors
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import read_json
 
@@ -38,34 +34,11 @@ def open_checkpoint(folder: str | Path, base: Checkpoint | None = None) -> Check
 def open_weights(folder: str | Path) -> Checkpoint:
     """Open what a folder itself holds: of an adapter its factors and adapter_config.json."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise Refusal(f"{folder}: no such checkpoint folder; check the path")
-    if not holds_adapter(folder):
-        return _model(folder)
-    weights = _adapter(folder)
-    path = folder / "adapter_config.json"
-    weights.config = {"peft_type": None} | read_json(path, missing="an adapter needs it")
-    return weights
-
-
-def holds_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter and no whole model beside it."""
-    if not (folder / "adapter_config.json").exists():
-        return False
-    return not (safetensors_files(folder) or weight_files(folder, "pytorch_model", "bin"))
-
-
-def _model(folder: Path) -> Checkpoint:
-    if files := safetensors_files(folder):
-        return Safetensors(folder, files)
-    if files := weight_files(folder, "pytorch_model", "bin"):
-        return Pickled(folder, files)
-    raise Refusal(f"{folder}: no .safetensors or .bin weights; save the checkpoint as safetensors")
-
-
-def _adapter(folder: Path) -> Checkpoint:
-    if files := weight_files(folder, "adapter_model", "safetensors"):
-        return Safetensors(folder, files)
-    if files := weight_files(folder, "adapter_model", "bin"):
-        return Pickled(folder, files)
-    raise Refusal(f"{folder}: adapter_model.safetensors is missing; fetch the adapter again")
+    weights = weights_of(folder)
+    files = [folder / name for name in weights.files]
+    pickled = files[0].suffix == ".bin"
+    checkpoint: Checkpoint = Pickled(folder, files) if pickled else Safetensors(folder, files)
+    if weights.config == ADAPTER_CONFIG:
+        config = read_json(folder / ADAPTER_CONFIG, missing="an adapter needs it")
+        checkpoint.config = {"peft_type": None} | config
+    return checkpoint

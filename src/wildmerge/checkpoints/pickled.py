@@ -64,4 +64,5 @@ def _load(file: Path) -> dict[str, Tensor]:
         raise Refusal(
             f"{file}: not a plain dictionary of tensors; save the model with save_pretrained"
         )
-    return content
+    # parameters that require gradients are saved as they are, and merging takes no gradients
+    return {name: tensor.detach() for name, tensor in content.items()}

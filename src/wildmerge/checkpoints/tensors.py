@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
 
 from wildmerge.checkpoints.dtypes import DTYPES, FLOATS
 from wildmerge.checkpoints.headers import TensorInfo
@@ -27,17 +28,16 @@ if TYPE_CHECKING:
 
     from wildmerge.checkpoints.stored import File, StoredTensor
 
-_LARGEST_HEADER = 100_000_000
-_NOT_THE_MODEL = ("adapter_", "consolidated")  # an adapter beside it, the same weights once more
-
 
 class Checkpoint(ABC):
     """A checkpoint: `tensors` maps names to dtype and shape, `checkpoint[name]` reads a tensor.
 
-    Subclasses know how the weights are stored. `folder` is what messages call it.
+    Subclasses know how the weights are stored. `folder` is what messages call it, `remarks` say what a
+    user may want to know of it.
     """
 
     folder: Path
+    remarks: Sequence[str] = ()
     tensors: Mapping[str, TensorInfo]
 
     @abstractmethod
@@ -92,8 +92,8 @@ class Safetensors(Checkpoint):
                 self._start_of[name] = start + entry["data_offsets"][0]
                 if self._file_of.setdefault(name, file) != file:
                     raise Refusal(
-                        f"{file}: tensor {name} stands in {self._file_of[name].name} too; fetch the "
-                        "checkpoint again with its index"
+                        f"{file}: tensor {name} stands in {self._file_of[name].name} too; delete the "
+                        "file that is not this checkpoint's, or save it again"
                     )
         self._open: dict[Path, Any] = {}
         self._descriptors: dict[Path, File] = {}
@@ -102,8 +102,6 @@ class Safetensors(Checkpoint):
         """Return a tensor as stored, mapped from its file."""
         file = self._file_of[name]
         if file not in self._open:
-            from safetensors import safe_open
-
             self._open[file] = safe_open(file, framework="pt")
         tensor: Tensor = self._open[file].get_tensor(name)
         return tensor
@@ -113,73 +111,27 @@ class Safetensors(Checkpoint):
         from wildmerge.checkpoints.stored import File, StoredTensor
 
         file, (dtype, shape) = self._file_of[name], self.tensors[name]
-        if (
-            file not in self._descriptors
-        ):  # of two threads that open it at once, one closes it again
+        if file not in self._descriptors:
+            # of two threads that open it at once, one closes it again
             self._descriptors.setdefault(file, File(file))
         descriptor, start = self._descriptors[file], self._start_of[name]
         return StoredTensor(descriptor, start, DTYPES[dtype].torch, shape)
 
 
-def weight_files(folder: Path, stem: str, suffix: str) -> list[Path]:
-    """Return a folder's weight files: those of its index, or STEM.SUFFIX, or all of its shards.
-
-    Raises:
-        Refusal: a file that the index or the shards' numbers promise is missing.
-    """
-    index = folder / f"{stem}.{suffix}.index.json"
-    if index.exists():
-        content = read_json(index, missing="fetch the checkpoint again")
-        try:
-            names = sorted(set(content["weight_map"].values()))
-        except (KeyError, AttributeError, TypeError):
-            raise Refusal(f"{index}: not a weight index; fetch the checkpoint again") from None
-        return [_existing(folder / name, "the index names it") for name in names]
-    single = folder / f"{stem}.{suffix}"
-    if single.exists():
-        return [single]
-    for file in sorted(folder.glob(f"{stem}-*-of-*.{suffix}")):
-        if match := re.fullmatch(rf"{stem}-0*1-of-(\d+)\.{suffix}", file.name):
-            digits, count = len(match[1]), int(match[1])
-            shards = [f"{stem}-{i + 1:0{digits}d}-of-{match[1]}.{suffix}" for i in range(count)]
-            return [_existing(folder / shard, f"there are {count} shards") for shard in shards]
-    return []
-
-
-def safetensors_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that hold a folder's model, whatever they are called."""
-    others = [
-        file
-        for file in sorted(folder.glob("*.safetensors"))
-        if not file.name.startswith(_NOT_THE_MODEL)
-    ]
-    return weight_files(folder, "model", "safetensors") or others
-
-
-def _existing(file: Path, why: str) -> Path:
-    if not file.exists():
-        raise Refusal(f"{file}: missing, but {why}; fetch it again")
-    return file
-
-
 def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """Return name -> {dtype, shape, data_offsets} of a complete file, and where its data start."""
+    """Return name -> {dtype, shape, data_offsets} of a file, and where its data start.
+
+    The library checks that ranges fit shapes, follow each other and end with the file.
+    """
     try:
-        with open(file, "rb") as stream:
+        with safe_open(file, framework="np"), open(file, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            text = stream.read(length) if length < _LARGEST_HEADER else b""
-        header: dict[str, dict[str, Any]] = json.loads(text)
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except OSError as error:
-        problem = error.strerror or str(error)
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError):
-        problem = "no safetensors header"
-    else:
-        if file.stat().st_size == 8 + length + end:
-            return header, 8 + length
-        problem = "its size is not what its header says"
-    raise Refusal(f"{file}: cannot be read ({problem}); fetch the checkpoint again")
+            header: dict[str, dict[str, Any]] = json.loads(stream.read(length))
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise Refusal(f"{file}: cannot be read ({reason}); fetch the checkpoint again") from None
+    header.pop("__metadata__", None)
+    return header, 8 + length
 
 
 class View(Checkpoint):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wildmerge.checkpoints.opening import holds_adapter, open_weights
+from wildmerge.checkpoints.opening import open_weights
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import read_json, write_atomically
 
@@ -19,17 +19,6 @@ Entry = dict[str, Any]
 """A locked hub checkpoint: repo, commit, files (name -> size and sha256), config, tensors (name ->
 [dtype, shape]) and identity, `org/name@commit`."""
 
-COMPANIONS = (
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "chat_template*",
-)
-"""Files beside weights and config that scoring reads and a merged model needs."""
 _ID = re.compile(r"(?!.*\.\.)([a-z0-9][\w.-]*/[a-z0-9][\w.-]*)(?:@([\w./-]+))?", re.ASCII | re.I)
 
 
@@ -80,11 +69,11 @@ def is_here(reference: str) -> bool:
 
 def describe(folder: Path) -> Entry:
     """Return config and tensors of a checkpoint folder, as lock entries have them; no weight is read."""
-    tensors = open_weights(folder).tensors.items()
-    config = folder / ("adapter_" * holds_adapter(folder) + "config.json")
+    opened = open_weights(folder)
+    tensors = sorted(opened.tensors.items())
     return {
-        "config": read_config(config),
-        "tensors": {name: [info.dtype, list(info.shape)] for name, info in sorted(tensors)},
+        "config": opened.config,
+        "tensors": {name: [info.dtype, list(info.shape)] for name, info in tensors},
     }
 
 

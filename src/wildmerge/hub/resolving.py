@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from wildmerge.checkpoints.files import COMPANIONS, choose, indexed_files
 from wildmerge.errors import Refusal
 from wildmerge.hub.downloading import STREAMS, download, fetch
 from wildmerge.hub.references import (
-    COMPANIONS,
     Entry,
     describe,
     folder_of,
@@ -22,18 +21,10 @@ from wildmerge.hub.references import (
     read_config,
 )
 from wildmerge.hub.retries import token, with_retries
-from wildmerge.storage.files import read_json, sha256_of
+from wildmerge.storage.files import sha256_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-_WEIGHTS = (
-    ("model", ".safetensors", "config.json"),
-    ("adapter_model", ".safetensors", "adapter_config.json"),
-    ("pytorch_model", ".bin", "config.json"),
-    ("adapter_model", ".bin", "adapter_config.json"),
-)
-"""How a repository may hold its weights, best first: stem and suffix of the files, config."""
 
 
 def resolve(reference: str) -> Entry:
@@ -117,29 +108,17 @@ def _api() -> HfApi:
 
 
 def _weights(reference: str, names: set[str], here: Callable[[str], Path]) -> tuple[list[str], str]:
-    """Return the files that hold the weights, once each, and the config that goes with them."""
-    for stem, suffix, config in _WEIGHTS:
-        index = f"{stem}{suffix}.index.json"
-        shards = {name for name in names if re.fullmatch(rf"{stem}-\d+-of-\d+{suffix}", name)}
-        if index in names:
-            indexed = _indexed(reference, here(index))
-            if indexed <= names and config in names:
-                return [index, *sorted(indexed)], config
-        if f"{stem}{suffix}" in names and config in names:
-            return [f"{stem}{suffix}"], config
-        if shards and index not in names and config in names:
-            return sorted(shards), config
-    raise Refusal(
-        f"{reference}: holds no whole checkpoint (config.json and safetensors or .bin weights, or a "
-        "LoRA adapter); choose another repository"
-    )
-
-
-def _indexed(reference: str, index: Path) -> set[str]:
+    """Return the files that hold the weights, with their index, and the config that goes with them."""
     try:
-        return set(read_json(index, missing="fetch it again")["weight_map"].values())
-    except (Refusal, KeyError, AttributeError, TypeError):
-        raise Refusal(f"{reference}: {index.name} is not a weight index") from None
+        found = choose(names, lambda index: indexed_files(here(index)))
+    except Refusal as refusal:
+        raise Refusal(f"{reference}: {refusal}") from None
+    if found is None or not names.issuperset({*found.files, found.config}):
+        raise Refusal(
+            f"{reference}: holds no whole checkpoint (config.json and safetensors or .bin weights, or a "
+            "LoRA adapter); choose another repository"
+        )
+    return [*([found.listing] if found.listing else []), *found.files], found.config
 
 
 def _remote_header(repo: str, commit: str, name: str) -> dict[str, list[Any]]:

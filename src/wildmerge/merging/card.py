@@ -17,8 +17,8 @@ import torch
 import yaml
 from jinja2 import Template
 
+from wildmerge.checkpoints.files import COMPANIONS
 from wildmerge.checkpoints.tensors import Checkpoint
-from wildmerge.hub.references import COMPANIONS
 from wildmerge.merging.mergekit_config import from_recipe
 from wildmerge.storage.files import write_json
 from wildmerge.study.recipe import Recipe

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wildmerge.checkpoints.files import model_files
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.hub.resolving import resolve_all
@@ -120,16 +121,13 @@ def _lock_files(name: str, before: Entry | None) -> dict[str, Entry]:
     if not folder.is_dir():
         raise Refusal(f"{name}: no such checkpoint folder; check the path in the study")
     known = before["files"] if before else {}
-    return {
-        p.name: _lock_file(p, known.get(p.name))
-        for p in sorted(folder.iterdir())
-        if p.is_file() and not p.name.startswith(".")
-    }
+    names = {str(path.relative_to(folder)): path for path in model_files(folder)}
+    return {name: _lock_file(path, known.get(name)) for name, path in names.items()}
 
 
 def _identity(files: Mapping[str, Entry]) -> str:
-    """Return the identity of a folder's content: of all its files except the model card."""
-    digests = {file: entry["sha256"] for file, entry in files.items() if file != "README.md"}
+    """Return the identity of a folder's content: of all the files that are read of it."""
+    digests = {file: entry["sha256"] for file, entry in files.items()}
     return f"sha256:{short_hash(digests)}"
 
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
+from wildmerge.checkpoints.files import weights_of
 from wildmerge.checkpoints.heads import HEAD, is_tied
 from wildmerge.checkpoints.opening import open_checkpoint
-from wildmerge.checkpoints.tensors import Checkpoint, safetensors_files
+from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.scoring.vllm.weight_probe import checkpoint_sums, same_sums
 from wildmerge.storage.folders import private_folder
@@ -58,7 +59,9 @@ class Engine:
         checkpoint = open_checkpoint(folder)
         layout = _layout(checkpoint)
         tied = is_tied(checkpoint)
-        same_head = tied == self._tied or (tied and safetensors_files(folder))
+        same_head = tied == self._tied or (
+            tied and weights_of(folder).files[0].endswith(".safetensors")
+        )
         if self._lm is not None and self._swaps and same_head and layout == self._layout:
             self._swap(checkpoint, tied)
         else:
@@ -138,7 +141,7 @@ def _with_head(checkpoint: Checkpoint, folder: Path) -> Path:
     """Fill a folder with a tied model and its head as a tensor, for an engine that is not tied."""
     from safetensors.torch import save_file
 
-    weights = safetensors_files(checkpoint.folder)
+    weights = [checkpoint.folder / name for name in weights_of(checkpoint.folder).files]
     rest = [path for path in checkpoint.folder.iterdir() if "safetensors" not in path.name]
     for path in (*weights, *rest):  # no index, so all weight files are read
         (folder / path.name).symlink_to(path.resolve())
