@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from wild import mean_of, merged
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.merging.merge import merge
@@ -86,6 +87,57 @@ def test_fan_in_fan_out_and_biases(gpt2, bias, tmp_path):
     assert_equals(tmp_path / "lora", gpt2, expected)
 
 
+CONV1D = (["attn.c_proj", "lm_head"], ["c_attn", "c_fc", "lm_head"], ["mlp.c_proj", "attn.c_proj"])
+
+
+@pytest.mark.parametrize("targets", CONV1D)
+@pytest.mark.parametrize("stated", [True, False])
+def test_transposed_layers_and_others_in_one_adapter(targets, stated, tmp_path):
+    """GPT-2 stores its layers transposed and its head not; PEFT writes one fan_in_fan_out for both."""
+    config = GPT2Config(vocab_size=32, n_positions=16, n_embd=24, n_layer=1, n_head=2)
+    config.tie_word_embeddings = False
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    settings = {"target_modules": targets, "fan_in_fan_out": True}
+    expected = make_adapter(tmp_path / "base", tmp_path / "lora", **settings)
+    edit_config(tmp_path / "lora", fan_in_fan_out=stated)
+    assert_equals(tmp_path / "lora", tmp_path / "base", expected)
+
+
+def test_what_stands_beside_an_adapter_does_not_matter(tiny_qwen3, tmp_path):
+    expected = make_adapter(tiny_qwen3.base, tmp_path / "lora", **PLAIN)
+    save_file({"v_head.weight": torch.ones(1, 32)}, tmp_path / "lora/value_head.safetensors")
+    (tmp_path / "lora/optimizer.pt").write_bytes(b"state")
+    assert_equals(tmp_path / "lora", tiny_qwen3.base, expected)
+
+
+def test_an_adapter_in_a_folder_below_is_pointed_to(tiny_qwen3, tmp_path):
+    make_adapter(tiny_qwen3.base, tmp_path / "run/math", **PLAIN)
+    assert "in its folders math" in refusal(tmp_path / "run", tiny_qwen3.base)
+
+
+def rename_keys(folder, before, after):
+    path = folder / "adapter_model.safetensors"
+    tensors = {key.replace(before, after): t for key, t in load_file(path).items()}
+    save_file(tensors, path)
+    return tensors
+
+
+def test_names_with_the_adapters_own_name_are_read(tiny_qwen3, tmp_path):
+    expected = make_adapter(tiny_qwen3.base, tmp_path / "lora", **PLAIN)
+    tensors = rename_keys(tmp_path / "lora", ".weight", ".math.weight")
+    assert_equals(tmp_path / "lora", tiny_qwen3.base, expected)
+    tensors |= {key.replace("math", "code"): t.clone() for key, t in tensors.items()}
+    save_file(tensors, tmp_path / "lora/adapter_model.safetensors")
+    assert "holds several adapters" in refusal(tmp_path / "lora", tiny_qwen3.base)
+
+
+def test_an_adapter_of_a_base_by_another_name_is_remarked(tiny_qwen3, tmp_path):
+    make_adapter(tiny_qwen3.base, tmp_path / "lora", **PLAIN)
+    edit_config(tmp_path / "lora", base_model_name_or_path="org/other-8B")
+    _, report = merged(mean_of(tiny_qwen3, tmp_path / "lora"), tmp_path / "out")
+    assert any("names another base, org/other-8B" in remark for remark in report["remarks"])
+
+
 def test_adapters_merge_with_whole_models(tiny_qwen3, tmp_path):
     """Base and a whole expert in their files, an adapter beside them: the mean of both updates."""
     expected = make_adapter(tiny_qwen3.base, tmp_path / "lora", **PLAIN)
@@ -93,7 +145,8 @@ def test_adapters_merge_with_whole_models(tiny_qwen3, tmp_path):
     recipe = Recipe(base=str(tiny_qwen3.base), experts=experts, method="task_arithmetic")
     report = merge(recipe, tmp_path / "merged", progress=False)
     assert report["alignment"] == {experts[0]: {"adapter": 4}}
-    assert report["warnings"] == [f"{experts[0]}: a LoRA adapter of 4 tensors"]
+    assert report["warnings"] == []
+    assert report["remarks"] == [f"{experts[0]}: a LoRA adapter of 4 tensors"]
     merged = load_file(tmp_path / "merged/model.safetensors")
     other = load_file(tiny_qwen3.experts[0] / "model.safetensors")
     for name, tensor in merged.items():

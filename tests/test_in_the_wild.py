@@ -2,18 +2,16 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from wild import (
     EMBEDDING,
     HEAD,
     LAYER,
     changed,
-    give_head,
     mean_of,
     merged,
     name_tokens,
@@ -22,8 +20,6 @@ from wild import (
     weights,
     with_tokens,
 )
-from wildmerge.checkpoints.headers import TensorInfo
-from wildmerge.checkpoints.heads import is_tied
 from wildmerge.checkpoints.vocabulary import match_rows
 
 # --- vocabularies ---------------------------------------------------------------------------------
@@ -111,70 +107,6 @@ def test_lists_of_pieces_are_vocabularies_too(tmp_path):
     assert match_rows(*files, 3, 4) == ((2, 0, 1), 3, 0, 1)
 
 
-# --- output heads ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model_type", ["gpt2", "gemma", "opt", "llama", "qwen2", "gpt_neox"])
-def test_where_a_config_is_silent_the_architecture_decides_whether_the_head_is_tied(
-    model_type, tmp_path
-):
-    """Against the models themselves; the copy of the head that some files hold changes nothing."""
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 8}
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**small))
-    one = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    tensors = {HEAD: TensorInfo("F32", (8, 16))}
-    assert is_tied(SimpleNamespace(config={"model_type": model_type}, tensors=tensors)) is one
-    says = {"model_type": model_type, "tie_word_embeddings": not one}
-    assert is_tied(SimpleNamespace(config=says, tensors=tensors)) is not one
-
-
-def test_a_head_that_equals_the_embedding_is_ignored(tiny, tmp_path):
-    copied = changed(tiny.experts[0], tmp_path / "copied", give_head)
-    ours, report = merged(mean_of(tiny, copied, tiny.experts[1]), tmp_path / "out")
-    plain, _ = merged(mean_of(tiny, *tiny.experts[:2]), tmp_path / "plain")
-    assert ours.keys() == plain.keys()
-    assert all(torch.equal(ours[name], plain[name]) for name in plain)
-    assert "equal to its embedding" in report["alignment"][str(copied)]["head"]
-
-
-def test_a_head_of_its_own_is_refused_unless_untied(tiny, tmp_path):
-    own = changed(tiny.experts[0], tmp_path / "own", lambda t: give_head(t, noise=0.1))
-    message = refusal(mean_of(tiny, own, tiny.experts[1]), tmp_path / "out")
-    assert str(own) in message and "untie: true" in message
-    ours, report = merged(mean_of(tiny, own, tiny.experts[1], untie=True), tmp_path / "out")
-    head = (weights(own)[HEAD].float() + weights(tiny.experts[1])[EMBEDDING].float()) / 2
-    # one rounding to bfloat16, of a value that float32 has to within its own
-    assert torch.allclose(ours[HEAD].float(), head, rtol=2**-8, atol=1e-6)
-    assert report["alignment"][str(tiny.experts[1])]["head"] == "its embedding"
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
-    assert not model.config.tie_word_embeddings
-    assert torch.equal(model.lm_head.weight, ours[HEAD])
-    assert torch.equal(model.model.embed_tokens.weight, ours[EMBEDDING])
-
-
-def test_a_base_that_saved_its_tied_head_is_tied(tiny, tmp_path):
-    base = changed(tiny.base, tmp_path / "base", give_head)
-    ours, _ = merged(mean_of(tiny, *tiny.experts[:2], base=str(base)), tmp_path / "out")
-    assert torch.equal(ours[HEAD], ours[EMBEDDING])
-    own = changed(tiny.experts[0], tmp_path / "own", lambda t: give_head(t, noise=0.1))
-    assert "untie: true" in refusal(mean_of(tiny, own, base=str(base)), tmp_path / "no")
-
-
-def test_the_embedding_of_a_tied_expert_is_its_head(tiny_qwen3, tmp_path):
-    tied = changed(
-        tiny_qwen3.experts[0],
-        tmp_path / "tied",
-        lambda t: t.pop(HEAD),
-        {"tie_word_embeddings": True},
-    )
-    ours, report = merged(mean_of(tiny_qwen3, tied, tiny_qwen3.experts[1]), tmp_path / "out")
-    head = (weights(tied)[EMBEDDING] + weights(tiny_qwen3.experts[1])[HEAD]) / 2
-    assert torch.allclose(ours[HEAD], head, atol=1e-6)
-    assert report["alignment"][str(tied)] == {"head": "its embedding"}
-    assert any("its output head is its embedding" in line for line in report["warnings"])
-
-
 # --- tensors --------------------------------------------------------------------------------------
 
 
@@ -220,7 +152,7 @@ def test_mixed_dtypes_give_one_dtype(tiny, tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
     exact = (weights(mixed)[LAYER].double() + weights(tiny.experts[1])[LAYER].double()) / 2
     assert torch.allclose(ours[LAYER].double(), exact, rtol=2**-8, atol=1e-9)
-    assert any("stored as BF16, F16, F32" in line for line in report["warnings"])
+    assert report["remarks"] == [f"{mixed}: stored as BF16, F16, F32"]
 
 
 def test_a_model_of_another_base_is_refused(tiny, tmp_path):

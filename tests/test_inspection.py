@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wild import EMBEDDING, HEAD, changed, give_head, tokens_of, with_tokens
+from wild import EMBEDDING, HEAD, UNTIED, changed, give_head, tokens_of, with_tokens
 from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
 from wildmerge.merging import inspection
@@ -74,7 +74,7 @@ def test_one_bad_expert_does_not_hide_the_others(tiny, tiny_qwen3, tmp_path):
     def poison(tensors):
         tensors[EMBEDDING][3, 3] = float("inf")
 
-    own = changed(tiny.experts[0], tmp_path / "own", lambda t: give_head(t, noise=0.1))
+    own = changed(tiny.experts[0], tmp_path / "own", lambda t: give_head(t, noise=0.1), UNTIED)
     experts = {
         "inf": changed(tiny.experts[0], tmp_path / "inf", poison),
         "own": own,

@@ -12,6 +12,7 @@ from wildmerge.merging.merge import merge
 from wildmerge.study.recipe import Recipe
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+UNTIED = {"tie_word_embeddings": False}
 LAYER = "model.layers.0.mlp.up_proj.weight"
 
 
@@ -60,9 +61,10 @@ def with_tokens(source, folder, tokens, extra_rows=1):
     generator = torch.Generator().manual_seed(7)
 
     def reorder(tensors):
-        for name in {EMBEDDING, HEAD} & tensors.keys():
+        for name in {EMBEDDING, HEAD, "lm_head.bias"} & tensors.keys():
             before = tensors[name]
-            rows = torch.randn(len(tokens) + extra_rows, before.shape[1], generator=generator)
+            shape = len(tokens) + extra_rows, *before.shape[1:]
+            rows = torch.randn(shape, generator=generator)
             rows = rows.to(before.dtype)
             for row, token in enumerate(tokens):
                 if token in old:

@@ -14,20 +14,19 @@ import torch
 from torch import Tensor
 
 from wildmerge.checkpoints.adapter import Adapted
-from wildmerge.checkpoints.compatibility import extra_tensors
-from wildmerge.checkpoints.dtypes import FLOATS
 from wildmerge.checkpoints.headers import TensorInfo
 from wildmerge.checkpoints.heads import HEAD, is_tied
-from wildmerge.checkpoints.roles import embedding_of, head_of, role_of
-from wildmerge.checkpoints.stored import StoredTensor, flat
+from wildmerge.checkpoints.matching import Match, match
+from wildmerge.checkpoints.roles import embedding_of, head_of, roles_of
+from wildmerge.checkpoints.stored import StoredTensor
 from wildmerge.checkpoints.tensors import Checkpoint, View
 from wildmerge.checkpoints.vocabulary import KEPT, Rows, match_rows
+from wildmerge.checkpoints.weight_checks import equal, require_clear_head, require_sound
 from wildmerge.errors import Refusal
 
 Facts = dict[str, Any]
 
 _WORDS = {
-    "adapter": "a LoRA adapter of {} tensors",
     "head": "its output head is {}",
     "shared_rows": "{} rows of its vocabulary are the base's tokens and are merged",
     "kept_rows": "{} rows stay the base's",
@@ -37,10 +36,6 @@ _WORDS = {
 }
 _NAMED = 3
 """Tensors that a message names; the facts have them all."""
-_UNRELATED = 0.1
-"""Cosine between the weights of base and expert below which they are strangers: fine-tunes measure above
-0.9, models trained independently within 0.02 of zero."""
-_SAMPLED_TENSORS, _SAMPLED_WEIGHTS = 16, 1 << 14
 
 
 class Aligned(View):
@@ -68,6 +63,7 @@ class Aligned(View):
         super().__init__(expert.folder, expert.config, tensors, sources)
         self._base = base
         self._rows = None if rows is None else torch.tensor(rows.counterparts)
+        self._by_token = {n for n, role in roles_of(base).items() if role in ("embedding", "head")}
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the expert's tensor in the base's shape; the base's rows where it has none."""
@@ -86,8 +82,7 @@ class Aligned(View):
     def _rows_of(self, name: str) -> Tensor | None:
         """Return the expert's row for each of the base's, where a tensor's are not the same."""
         checkpoint, _ = self._sources[name]
-        by_token = role_of(name, self.tensors[name].shape) in ("embedding", "head")
-        return self._rows if by_token and checkpoint is not self._base else None
+        return self._rows if name in self._by_token and checkpoint is not self._base else None
 
 
 def align(
@@ -105,37 +100,40 @@ def align(
 
     Raises:
         Refusal: an expert of a tied base has a head of its own; tokenizers that share nearly nothing;
-            weights that have nothing to do with the base's.
+            weights that have nothing to do with the base's, or are zeros of a broken save; a stored head
+            that contradicts its config.
     """
-    embedding = embedding_of(base.tensors)
-    tied = is_tied(base)
-    if untie and tied and embedding is not None:
-        base, tied = _untied(base, embedding), False
+    require_clear_head(base)
+    embedding = embedding_of(base)
+    if untie and embedding is not None and is_tied(base):
+        base = _untied(base, embedding)
     aligned: dict[str, Checkpoint] = {}
     facts: dict[str, Facts] = {}
     for name, expert in experts.items():
-        _require_related(base, expert)
-        aligned[name], done = _align(base, expert, tied)
+        matched = match(base, expert)
+        require_sound(base, expert, matched.names)
+        require_clear_head(expert)
+        aligned[name], done = _align(base, expert, matched)
         if done:
             facts[name] = done
     return base, aligned, facts
 
 
+def warnings_of(facts: Mapping[str, Facts]) -> list[str]:
+    """Word for people, a line an expert, what is not merged of it as it is."""
+    lines = {
+        name: [_WORDS[what].format(_short(v)) for what, v in done.items() if v and what in _WORDS]
+        for name, done in facts.items()
+    }
+    return [f"{name}: {'; '.join(words)}" for name, words in lines.items() if words]
+
+
 def _untied(base: Checkpoint, embedding: str) -> Checkpoint:
     """Return a base whose output head is its embedding with a head of its own that equals it."""
-    head = head_of(base.tensors) or HEAD
+    head = head_of(base) or HEAD
     tensors = dict(base.tensors) | {head: base.tensors[embedding]}
     sources = {name: (base, embedding if name == head else name) for name in tensors}
     return View(base.folder, base.config | {"tie_word_embeddings": False}, tensors, sources)
-
-
-def warnings_of(facts: Mapping[str, Facts]) -> list[str]:
-    """Word the facts for people, a line an expert."""
-    return [
-        f"{name}: "
-        + "; ".join(_WORDS[what].format(_short(value)) for what, value in done.items() if value)
-        for name, done in facts.items()
-    ]
 
 
 def _short(value: Any) -> str:
@@ -145,73 +143,40 @@ def _short(value: Any) -> str:
     return f"{len(value)} tensors ({', '.join(value[:_NAMED])}{more})"
 
 
-def _align(base: Checkpoint, expert: Checkpoint, tied: bool) -> tuple[Checkpoint, Facts]:
+def _align(base: Checkpoint, expert: Checkpoint, matched: Match) -> tuple[Checkpoint, Facts]:
     facts: Facts = {"adapter": len(expert.changed)} if isinstance(expert, Adapted) else {}
-    sources = {name: name for name in base.tensors if name in expert.tensors}
-    head, embedding = head_of(expert.tensors), embedding_of(expert.tensors)
-    if tied and head is not None and embedding is not None:
-        _require_no_head(expert, head, embedding)
-        if head not in base.tensors:
-            facts["head"] = "equal to its embedding and left out"
-    elif (wanted := head_of(base.tensors)) is not None and head is None and embedding is not None:
-        sources[wanted] = embedding
-        facts["head"] = "its embedding"
+    facts |= _head_facts(base, expert, matched)
     rows = _rows(base, expert)
     if rows is not None:
         facts |= {f"{what}_rows": getattr(rows, what) for what in ("shared", "kept", "dropped")}
-    if extra := extra_tensors(base, expert):
-        facts["left_out"] = extra
-    if absent := [name for name in base.tensors if name not in sources]:
-        facts["from_base"] = absent
-    if rows is None and all(sources.get(name) == name for name in base.tensors):
+    if matched.extra:
+        facts["left_out"] = matched.extra
+    if matched.absent:
+        facts["from_base"] = matched.absent
+    as_it_is = all(name == source for name, source in matched.names.items())
+    if rows is None and as_it_is and not matched.absent:
         return expert, facts
-    return Aligned(expert, base, sources, rows), facts
+    return Aligned(expert, base, matched.names, rows), facts
 
 
-def _require_no_head(expert: Checkpoint, head: str, embedding: str) -> None:
-    if not _equal(expert, head, embedding):
-        raise Refusal(
-            f"{expert.folder}: has an output head of its own ({head}), the base ties it to the "
-            "embedding; set untie: true to give the merged model one, or leave this expert out"
-        )
-
-
-def _equal(checkpoint: Checkpoint, one: str, other: str) -> bool:
-    """Return whether two tensors of a checkpoint hold the same values."""
-    a, b = checkpoint[one], checkpoint[other]
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return torch.equal(a.to(dtype), b.to(dtype))
+def _head_facts(base: Checkpoint, expert: Checkpoint, matched: Match) -> Facts:
+    """Say what became of an expert's output head, if it is not merged into the base's."""
+    head, embedding, wanted = head_of(expert), embedding_of(expert), head_of(base)
+    if is_tied(base) and head and embedding:
+        if not equal(expert, head, embedding):
+            raise Refusal(
+                f"{expert.folder}: has an output head of its own ({head}), the base ties it to the "
+                "embedding; set untie: true to give the merged model one, or leave this expert out"
+            )
+        return {} if wanted else {"head": "equal to its embedding and left out"}
+    if wanted and matched.names[wanted] == embedding:
+        return {"head": "its embedding"}
+    return {}
 
 
 def _rows(base: Checkpoint, expert: Checkpoint) -> Rows | None:
-    ours, theirs = embedding_of(base.tensors), embedding_of(expert.tensors)
+    ours, theirs = embedding_of(base), embedding_of(expert)
     if ours is None or theirs is None:
         return None
     sizes = base.tensors[ours].shape[0], expert.tensors[theirs].shape[0]
     return match_rows(base.tokenizer, expert.tokenizer, *sizes)
-
-
-def _require_related(base: Checkpoint, expert: Checkpoint) -> None:
-    """Refuse an expert whose weights are those of another model, by a sample of its matrices."""
-    if isinstance(expert, Adapted):  # the base itself, and what training added
-        return
-    products = torch.zeros(3, dtype=torch.float64)
-    for name in _sampled(base, expert):
-        ours, theirs = (flat(c.stored(name))[:_SAMPLED_WEIGHTS].float() for c in (base, expert))
-        products += torch.stack([ours.dot(theirs), ours.dot(ours), theirs.dot(theirs)])
-    cosine = products[0] / (products[1] * products[2]).sqrt()
-    if cosine < _UNRELATED:  # not where a norm is 0 or a weight is NaN, which is found elsewhere
-        raise Refusal(
-            f"{expert.folder}: its weights have nothing to do with the base's (cosine {cosine:.2f}); "
-            "give the base that it was fine-tuned from"
-        )
-
-
-def _sampled(base: Checkpoint, expert: Checkpoint) -> list[str]:
-    """Return the names of some matrices that both have, spread over the model."""
-    matrices = [
-        name
-        for name, info in base.tensors.items()
-        if name in expert.tensors and info.dtype in FLOATS and role_of(name, info.shape) == "matrix"
-    ]
-    return matrices[:: max(1, len(matrices) // _SAMPLED_TENSORS)]

@@ -21,7 +21,7 @@ def is_tied(checkpoint: Headers) -> bool:
     if "tie_word_embeddings" in config:
         return bool(config["tie_word_embeddings"])
     tied = _tied_by_default(str(config.get("model_type")))
-    return head_of(checkpoint.tensors) is None if tied is None else tied
+    return head_of(checkpoint) is None if tied is None else tied
 
 
 @lru_cache

@@ -62,6 +62,8 @@ def merge(
         threads=threads or os.cpu_count() or 1,
         overwrite=overwrite,
     )
+    for remark in report["remarks"]:
+        print(f"remark: {remark}", file=sys.stderr)
     for warning in report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(

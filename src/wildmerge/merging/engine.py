@@ -18,7 +18,9 @@ import torch
 from tqdm import tqdm
 
 from wildmerge.checkpoints.alignment import align, warnings_of
-from wildmerge.checkpoints.dtypes import FLOATS, name_of
+from wildmerge.checkpoints.compatibility import Finding
+from wildmerge.checkpoints.dtypes import name_of
+from wildmerge.checkpoints.roles import merged_tensors, roles_of
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.checkpoints.writer import Writer
 from wildmerge.merging import card
@@ -48,7 +50,7 @@ def write_model(
     overwrite: bool,
     progress: bool,
     chunk: int | None,
-    warnings: list[str],
+    findings: Sequence[Finding],
     started: float,
 ) -> Report:
     """Merge a checked recipe into the folder `out`; see `wildmerge.merging.merge.merge`.
@@ -64,7 +66,7 @@ def write_model(
         overwrite: replace an existing `out`.
         progress: show a bar.
         chunk: elements worked on at once; a choice of speed, never of result.
-        warnings: remarks that the report begins with.
+        findings: what headers and configs showed of the experts.
         started: when the merge began, on the monotonic clock.
 
     Raises:
@@ -85,8 +87,10 @@ def write_model(
             chunk=chunk,
         )
         tensors = engine.run(partial, threads if device == "cpu" else 1, progress)
-        told = [*warnings, *warnings_of(alignment)]
-        report = _report(recipe, tensors, told, time.monotonic() - started)
+        warnings = [text for finding in findings for text in finding.warnings]
+        warnings += warnings_of(alignment)
+        report = _report(recipe, tensors, warnings, time.monotonic() - started)
+        report["remarks"] = [text for finding in findings for text in finding.remarks]
         report["alignment"] = alignment
         card.write_files(partial, base, experts, recipe, report=report, dtype=dtype)
     return report
@@ -120,6 +124,7 @@ class _Engine:
         chunk: int | None,
     ) -> None:
         self.base = base
+        self.roles = roles_of(base)
         self.experts = experts
         self.function = function
         self.spectra = spectra
@@ -129,12 +134,12 @@ class _Engine:
 
     def run(self, folder: Path, threads: int, progress: bool) -> dict[str, Report]:
         """Merge every tensor into shards in `folder`; return what is to be told of each."""
-        floats = {n: i for n, i in self.base.tensors.items() if i.dtype in FLOATS}
+        floats = merged_tensors(self.base)
         stored = {
             n: name_of(self.dtype) if n in floats else i.dtype for n, i in self.base.tensors.items()
         }
         writer = Writer(folder, {n: (stored[n], i.shape) for n, i in self.base.tensors.items()})
-        for name in self.base.tensors.keys() - floats.keys():  # buffers that are no weights
+        for name in self.base.tensors.keys() - floats.keys():  # integers and buffers
             writer.write(name, 0, self.base[name].reshape(-1))
         total = sum(math.prod(info.shape) for info in floats.values())
         facts: dict[str, Report] = {}
@@ -168,6 +173,7 @@ class _Engine:
             self.base.stored(name),
             [expert.stored(name) for expert in self.experts],
             name=name,
+            role=self.roles[name],
             sources=[str(c.folder) for c in (self.base, *self.experts)],
             factors=self.spectra.of(name),
             device=self.device,

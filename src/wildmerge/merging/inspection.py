@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from wildmerge.checkpoints.alignment import align, warnings_of
 from wildmerge.checkpoints.compatibility import compare, require_base
-from wildmerge.checkpoints.dtypes import FLOATS
 from wildmerge.checkpoints.opening import open_checkpoint
+from wildmerge.checkpoints.roles import merged_tensors
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.vectors.task_vectors import TaskVectors
@@ -110,7 +110,7 @@ def _sampled(base: Checkpoint) -> str:
 
 def _sizes(base: Checkpoint) -> dict[str, int]:
     """Return the number of weights of every tensor that holds some."""
-    return {n: math.prod(i.shape) for n, i in base.tensors.items() if i.dtype in FLOATS}
+    return {name: math.prod(info.shape) for name, info in merged_tensors(base).items()}
 
 
 @dataclass
@@ -136,7 +136,8 @@ def _look(base: Checkpoint, name: str, folder: str | Path, untie: bool) -> _Look
     if finding.refusal:
         raise Refusal(finding.refusal)
     start, aligned, facts = align(base, {name: opened}, untie=untie)
-    remarks = [line.partition(": ")[2] for line in (*finding.remarks, *warnings_of(facts))]
+    lines = (*finding.warnings, *finding.remarks, *warnings_of(facts))
+    remarks = [line.partition(": ")[2] for line in lines]
     return _measure(start, aligned[name], remarks)
 
 

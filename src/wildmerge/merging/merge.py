@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wildmerge.checkpoints.compatibility import require_compatible
+from wildmerge.checkpoints.compatibility import Finding, require_compatible
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
@@ -50,7 +50,7 @@ def merge(
         Refusal: checkpoints that do not fit together, NaN, an existing `out`, unknown methods.
     """
     started = time.monotonic()
-    recipe, base, experts, warnings = _checked(recipe, folders or {})
+    recipe, base, experts, findings = _checked(recipe, folders or {})
     from wildmerge.merging.engine import write_model  # imports torch
 
     return write_model(
@@ -64,7 +64,7 @@ def merge(
         overwrite=overwrite,
         progress=progress,
         chunk=chunk,
-        warnings=warnings,
+        findings=findings,
         started=started,
     )
 
@@ -81,8 +81,8 @@ def require_mergeable(recipe: Recipe, folders: Mapping[str, Path] | None = None)
 
 def _checked(
     recipe: Recipe, folders: Mapping[str, Path]
-) -> tuple[Recipe, Checkpoint, dict[str, Checkpoint], list[str]]:
-    """Return the recipe with all hyperparameters, its base and experts, and remarks on them."""
+) -> tuple[Recipe, Checkpoint, dict[str, Checkpoint], list[Finding]]:
+    """Return the recipe with all hyperparameters, its base and experts, and what was found of them."""
     if recipe.method is None or not recipe.experts:
         raise Refusal("recipe: a merge needs a method and at least one expert")
     parameters = methods.get(recipe.method).complete(recipe.parameters)

@@ -47,9 +47,8 @@ def compute(
     import torch
 
     from wildmerge.checkpoints.compatibility import require_compatible
-    from wildmerge.checkpoints.dtypes import FLOATS
     from wildmerge.checkpoints.opening import open_checkpoint
-    from wildmerge.checkpoints.roles import role_of
+    from wildmerge.checkpoints.roles import merged_tensors, roles_of
     from wildmerge.checkpoints.writer import Writer
     from wildmerge.vectors import linalg
     from wildmerge.vectors.task_vectors import TaskVectors
@@ -57,11 +56,9 @@ def compute(
     start = open_checkpoint(base)
     moved = open_checkpoint(expert, start)  # its matrices need no alignment
     require_compatible(start, {str(expert): moved})
-    shapes = {
-        name: info.shape
-        for name, info in start.tensors.items()
-        if info.dtype in FLOATS and role_of(name, info.shape) == "matrix"
-    }
+    roles = roles_of(start)
+    matrices = {name: i for name, i in merged_tensors(start).items() if roles[name] == "matrix"}
+    shapes = {name: info.shape for name, info in matrices.items()}
 
     def decompose(name: str, writer: Writer) -> None:
         vectors = TaskVectors(

@@ -40,7 +40,7 @@ def model_stock(
     t = torch.where(t.isfinite(), t, 0.0)
     facts = {"t": float(t.mean()), "t_unusual": unusual}
     factor = (t / len(vectors)).to(vectors.device, torch.float32)
-    return total.mul_(factor[:, None] if by_row else factor), facts
+    return total.mul_(factor[:, None] if by_row else factor[0]), facts
 
 
 def _ratio(gram: Tensor, norm_floor: float) -> Tensor:

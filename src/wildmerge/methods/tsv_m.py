@@ -19,7 +19,8 @@ def tsv_m(
     """Sum of the experts' leading singular directions after joint orthogonalisation.
 
     With k = min(rows, columns) // n singular triplets of every expert, concatenated to U, sigma, V:
-    update = lambda * P_U diag(sigma) P_V^T, where P_X is the orthogonal polar factor of X.
+    update = lambda * P_U diag(sigma) P_V^T, where P_X is the orthogonal polar factor of X. A matrix with
+    fewer rows or columns than there are experts has k = 0 and gets the mean, like all other tensors.
 
     Args:
         vectors: the task vectors of one tensor.
@@ -30,9 +31,9 @@ def tsv_m(
         The update, and the facts: rank (directions in which the experts moved) and outside_share
         (share of the update's energy outside of the span of those directions).
     """
-    if not vectors.is_matrix:
+    k = min(vectors.shape, default=0) // len(vectors)
+    if not vectors.is_matrix or not k:
         return mean(vectors), {}
-    k = min(vectors.shape) // len(vectors)
     parts = [linalg.leading(vectors, i) for i in range(len(vectors))]
     u, s, v = (torch.cat([part[:k] for part in factor]) for factor in zip(*parts, strict=True))
     moved = torch.cat([sigma[:k] > linalg.tolerance(sigma, vectors) for _, sigma, _ in parts])

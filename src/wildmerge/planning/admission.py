@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wildmerge.checkpoints.adapter import compose, is_adapter
+from wildmerge.checkpoints.adapter import is_adapter
 from wildmerge.checkpoints.compatibility import compare, require_base
+from wildmerge.checkpoints.composition import compose
 from wildmerge.checkpoints.headers import Headers, TensorInfo
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
@@ -132,4 +133,4 @@ def _headers(reference: str, lock: Lock, base: Headers | None = None) -> _Locked
             f"{reference}: an adapter, not a whole model; give it as an expert of its base"
         )
     made = compose(headers, base)
-    return replace(headers, config=base.config, tensors=made.tensors)
+    return replace(headers, config=made.config, tensors=made.tensors)

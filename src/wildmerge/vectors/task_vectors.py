@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildmerge.checkpoints.roles import role_of
+from wildmerge.checkpoints.roles import Role, role_of
 from wildmerge.checkpoints.stored import StoredTensor, flat
 from wildmerge.errors import Refusal
 from wildmerge.vectors.elementwise import BLOCK, subtract, subtract_and_add_up
@@ -52,7 +52,8 @@ class TaskVectors:
     Args:
         base: the base's tensor, any float dtype.
         experts: the experts' tensors, of the same shape, any float dtypes.
-        name: the tensor's name in the checkpoint; decides its role.
+        name: the tensor's name in the checkpoint.
+        role: what it is for; default as its name and shape say.
         sources: names of base and experts for messages; default "base", "expert 1", ...
         factors: stored singular triplets of each task vector (see `wildmerge.merging.spectra`), if any.
         device: where the arithmetic happens.
@@ -66,6 +67,7 @@ class TaskVectors:
         experts: Sequence[Tensor | StoredTensor],
         *,
         name: str = "weight",
+        role: Role | None = None,
         sources: Sequence[str] | None = None,
         factors: Sequence[tuple[Tensor, Tensor, Tensor]] = (),
         device: torch.device | str = "cpu",
@@ -74,7 +76,7 @@ class TaskVectors:
         self.name = name
         self.shape = tuple(base.shape)
         self.numel = base.numel()
-        self.role = role_of(name, self.shape)
+        self.role = role or role_of(name, self.shape)
         self.device = torch.device(device)
         self.epsilon = max(torch.finfo(t.dtype).eps for t in experts)
         self.factors = factors
