@@ -38,6 +38,7 @@ class Adapted(View):
         }
         super().__init__(weights.folder, made.config, made.tensors, sources)
         self._weights, self._base, self._patches = weights, base, made.patches
+        self._states |= weights._states
         self.changed = made.changed
         self.remarks = [
             f"a LoRA adapter of {len(self.changed)} tensors",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wildmerge.checkpoints.dtypes import name_of
 from wildmerge.checkpoints.headers import TensorInfo
-from wildmerge.checkpoints.tensors import Checkpoint
+from wildmerge.checkpoints.tensors import Checkpoint, require_new, state_of
 from wildmerge.errors import Refusal
 
 if TYPE_CHECKING:
@@ -32,7 +32,13 @@ class Pickled(Checkpoint):
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         self.folder = folder
-        self._tensors = {name: t for file in files for name, t in _load(file).items()}
+        self._states = {file: state_of(file) for file in files}
+        self._tensors: dict[str, Tensor] = {}
+        file_of: dict[str, Path] = {}
+        for file in files:
+            tensors = _load(file)
+            require_new(tensors, file, file_of)
+            self._tensors |= tensors
         self.tensors = {
             name: TensorInfo(name_of(tensor.dtype), tuple(tensor.shape))
             for name, tensor in self._tensors.items()

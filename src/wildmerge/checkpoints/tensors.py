@@ -11,7 +11,7 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ class Checkpoint(ABC):
 
     folder: Path
     remarks: Sequence[str] = ()
+    _states: dict[Path, tuple[int, ...]]
     tensors: Mapping[str, TensorInfo]
 
     @abstractmethod
@@ -47,6 +48,14 @@ class Checkpoint(ABC):
     def stored(self, name: str) -> Tensor | StoredTensor:
         """Return a tensor that is read slice by slice where its file allows it."""
         return self[name]
+
+    def require_unchanged(self) -> None:
+        """Raise Refusal for a file of the weights that was changed since it was opened."""
+        for file, state in self._states.items():
+            if state != state_of(file):
+                raise Refusal(
+                    f"{file}: was changed while it was read; start again when nothing writes to it"
+                )
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -85,16 +94,13 @@ class Safetensors(Checkpoint):
         self.tensors: dict[str, TensorInfo] = {}
         self._file_of: dict[str, Path] = {}
         self._start_of: dict[str, int] = {}
+        self._states = {file: state_of(file) for file in files}
         for file in files:
             header, start = _header(file)
+            require_new(header, file, self._file_of)
             for name, entry in header.items():
                 self.tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]))
                 self._start_of[name] = start + entry["data_offsets"][0]
-                if self._file_of.setdefault(name, file) != file:
-                    raise Refusal(
-                        f"{file}: tensor {name} stands in {self._file_of[name].name} too; delete the "
-                        "file that is not this checkpoint's, or save it again"
-                    )
         self._open: dict[Path, Any] = {}
         self._descriptors: dict[Path, File] = {}
 
@@ -116,6 +122,25 @@ class Safetensors(Checkpoint):
             self._descriptors.setdefault(file, File(file))
         descriptor, start = self._descriptors[file], self._start_of[name]
         return StoredTensor(descriptor, start, DTYPES[dtype].torch, shape)
+
+
+def require_new(names: Iterable[str], file: Path, file_of: dict[str, Path]) -> None:
+    """Add the tensors of one more file to `file_of`; raises Refusal for one that another file has."""
+    for name in names:
+        if file_of.setdefault(name, file) != file:
+            raise Refusal(
+                f"{file}: tensor {name} stands in {file_of[name].name} too; delete the file that is not "
+                "this checkpoint's, or save it again"
+            )
+
+
+def state_of(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file does: its place on the disk, its size and its times."""
+    try:
+        state = file.stat()
+    except FileNotFoundError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
@@ -153,6 +178,9 @@ class View(Checkpoint):
     ) -> None:
         self.folder, self.config = folder, config
         self.tensors, self._sources = tensors, sources
+        self._states = {}
+        for checkpoint in dict.fromkeys(checkpoint for checkpoint, _ in sources.values()):
+            self._states |= checkpoint._states
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor as its checkpoint does."""

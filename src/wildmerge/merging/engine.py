@@ -87,6 +87,8 @@ def write_model(
             chunk=chunk,
         )
         tensors = engine.run(partial, threads if device == "cpu" else 1, progress)
+        for checkpoint in (base, *experts.values()):
+            checkpoint.require_unchanged()
         warnings = [text for finding in findings for text in finding.warnings]
         warnings += warnings_of(alignment)
         report = _report(recipe, tensors, warnings, time.monotonic() - started)
