@@ -1,11 +1,13 @@
 """Identities follow from bytes, and a checkpoint that changed after locking is noticed."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from mini_study import make_study
 from wildmerge.errors import Refusal
@@ -54,7 +56,22 @@ def test_every_file_that_matters_counts(study_file, file):
     assert {name for name in before if before[name] != after[name]} == {EXPERT}
 
 
-@pytest.mark.parametrize("file", ["README.md", ".snakemake_timestamp"])
+def test_a_file_that_an_index_names_counts_wherever_it_lies(study_file):
+    Path(EXPERT, "parts").mkdir()
+    whole, part = Path(EXPERT, "model.safetensors"), Path(EXPERT, "parts/all.safetensors")
+    whole.rename(part)
+    tensors = load_file(part)
+    index = {"weight_map": dict.fromkeys(tensors, "parts/all.safetensors")}
+    Path(EXPERT, "model.safetensors.index.json").write_text(json.dumps(index))
+    study = load_study(study_file)
+    lock = make_lock(study)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, part)
+    assert make_lock(study).identities[EXPERT] != lock.identities[EXPERT]
+    with pytest.raises(Refusal, match="changed since it was locked"):
+        check_unchanged(lock, EXPERT)
+
+
+@pytest.mark.parametrize("file", ["README.md", ".snakemake_timestamp", "optimizer.pt"])
 def test_files_that_do_not_matter_do_not_count(study_file, file):
     study = load_study(study_file)
     before = make_lock(study).identities
