@@ -47,7 +47,7 @@ class Adapted(View):
 
     @property
     def tokenizer(self) -> Path | None:
-        """The adapter's own tokenizer.json where it brings an embedding of its own, else the base's."""
+        """The adapter's own tokenizer.json where it has an embedding of its own, else the base's."""
         embedding = embedding_of(self)
         own = embedding is not None and self._sources[embedding][0] is self._weights
         return (self._weights.tokenizer if own else None) or self._base.tokenizer

@@ -69,7 +69,7 @@ def choose(names: Collection[str], indexed: Callable[[str], Iterable[str]]) -> W
     for stem, suffix, config in _FORMS:
         if numbered := _numbered(names, stem, suffix):
             return Weights(tuple(numbered), config)
-    others = [name for name in fnmatch.filter(names, "*.safetensors") if _may_be_model(name)]
+    others = [n for n in fnmatch.filter(names, "*.safetensors") if not n.startswith(_NOT_THE_MODEL)]
     return Weights(tuple(sorted(others)), CONFIG) if others else None
 
 
@@ -122,6 +122,8 @@ def indexed_files(index: Path) -> set[str]:
         names = {str(name) for name in content["weight_map"].values()}
     except (Refusal, KeyError, AttributeError):
         raise Refusal(f"{index}: not a weight index; fetch the checkpoint again") from None
+    if not names:
+        raise Refusal(f"{index}: lists no files; fetch the checkpoint again")
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise Refusal(f"{index}: names {name}, which is outside of the folder; save it again")
@@ -142,10 +144,6 @@ def _numbered(names: Collection[str], stem: str, suffix: str) -> list[str]:
             digits, count = len(match[1]), int(match[1])
             return [f"{stem}-{i + 1:0{digits}d}-of-{match[1]}.{suffix}" for i in range(count)]
     return []
-
-
-def _may_be_model(name: str) -> bool:
-    return not name.startswith(_NOT_THE_MODEL)
 
 
 def _no_weights(folder: Path) -> str:
