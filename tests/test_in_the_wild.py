@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM
 
 from wild import (
@@ -21,6 +22,7 @@ from wild import (
     with_tokens,
 )
 from wildmerge.checkpoints.vocabulary import match_rows
+from wildmerge.errors import Refusal
 
 # --- vocabularies ---------------------------------------------------------------------------------
 
@@ -97,14 +99,28 @@ def test_tokenizers_that_share_nearly_nothing_are_refused(tiny, tmp_path):
     assert "shares only 0 tokens" in refusal(mean_of(tiny, other), tmp_path / "out")
 
 
-def test_lists_of_pieces_are_vocabularies_too(tmp_path):
-    """SentencePiece models store (piece, score) in order of their rows."""
+KINDS = {
+    "WordLevel": lambda vocab: models.WordLevel(vocab, unk_token="a"),
+    "WordPiece": lambda vocab: models.WordPiece(vocab, unk_token="a"),
+    "BPE": lambda vocab: models.BPE(vocab, merges=[]),
+    "Unigram": lambda vocab: models.Unigram([(token, -1.0) for token in vocab], unk_id=0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokenizers_of_every_kind_name_the_rows(kind, tmp_path):
+    """Added tokens count too; a file that no tokenizer can be read from is refused."""
     files = []
-    for name, pieces in {"base": ["a", "b", "c"], "expert": ["b", "c", "a", "d"]}.items():
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps({"model": {"vocab": [[piece, -1.0] for piece in pieces]}}))
-        files.append(path)
+    for name, pieces in {"base": ["a", "b", "c"], "expert": ["b", "c", "a"]}.items():
+        tokenizer = Tokenizer(KINDS[kind]({piece: row for row, piece in enumerate(pieces)}))
+        if name == "expert":
+            tokenizer.add_special_tokens(["<new>"])
+        tokenizer.save(str(tmp_path / f"{name}.json"))
+        files.append(tmp_path / f"{name}.json")
     assert match_rows(*files, 3, 4) == ((2, 0, 1), 3, 0, 1)
+    files[1].write_text("{}")
+    with pytest.raises(Refusal, match="no tokenizer can be read"):
+        match_rows(*files, 3, 4)
 
 
 # --- tensors --------------------------------------------------------------------------------------
