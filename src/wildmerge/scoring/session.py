@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wildmerge.errors import Refusal, unknown
 from wildmerge.scoring.result import Result, result_of, tokens_of
 from wildmerge.storage.files import write_json
+from wildmerge.storage.folders import Scratch
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark, EvaluationSettings
 from wildmerge.tasks.loading import Loader
@@ -60,7 +60,7 @@ class Session:
         batch_size: int = 16,
     ) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._scratch = tempfile.TemporaryDirectory(prefix="wildmerge-engine-")
+        self._scratch = Scratch("wildmerge-engine-")
         self._loader = Loader(tasks, tasks_dir, task_data)
         _quiet()
         self._built: set[tuple[str, str | None]] = set()
@@ -130,7 +130,7 @@ class Session:
     def _engine(self) -> Engine:
         from wildmerge.scoring.vllm.engine import Engine
 
-        return Engine(self.settings.dtype, self.device, Path(self._scratch.name))
+        return Engine(self.settings.dtype, self.device, self._scratch.path)
 
     def _build(self, lm: Any, evaluation: Evaluation) -> None:
         """Build a benchmark's requests, once for all models that share a chat template."""

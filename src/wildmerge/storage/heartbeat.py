@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BEAT = 30.0
@@ -25,10 +25,8 @@ def beating(path: Path) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(BEAT):
-            try:
+            with suppress(OSError):  # a file server's bad moment; or its owner has renamed it
                 os.utime(path)
-            except OSError:
-                return  # removed or renamed by its owner
 
     threading.Thread(target=beat, daemon=True).start()
     try:

@@ -9,13 +9,12 @@ import io
 import logging
 import random
 import re
-import tempfile
 from collections.abc import Iterable
 from contextlib import redirect_stderr
-from pathlib import Path
 from typing import Any
 
 from wildmerge.errors import Refusal
+from wildmerge.storage.folders import Scratch
 from wildmerge.study.file import Benchmark
 from wildmerge.tasks.sources import include_paths
 
@@ -38,8 +37,8 @@ class Loader:
     def __init__(
         self, tasks: Iterable[str], tasks_dir: str | None = None, task_data: str | None = None
     ) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="wildmerge-tasks-")
-        folders = include_paths(list(tasks), tasks_dir, task_data, Path(self._scratch.name))
+        self._scratch = Scratch("wildmerge-tasks-")
+        folders = include_paths(list(tasks), tasks_dir, task_data, self._scratch.path)
         from lm_eval.tasks import TaskManager
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # takes its chatter
