@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from wildmerge.checkpoints.writer import Writer
+from wildmerge.errors import Refusal
+from wildmerge.merging.merge import merge
+from wildmerge.study.recipe import Recipe
 
 ROWS, COLUMNS, EXPERTS = 16_000, 1024, 12
 PAGE = 4096
@@ -137,8 +140,6 @@ def test_sigkill_at_twenty_random_moments(wide, tmp_path):
 
 def test_a_written_file_is_a_valid_one(tmp_path):
     """Tensors of several dtypes, written in pieces and out of order."""
-    from safetensors.torch import load_file
-
     layout = {"a": ("BF16", (3, 50)), "b": ("F32", (7,)), "c": ("I64", (2,))}
     writer = Writer(tmp_path, layout)
     values = torch.arange(150, dtype=torch.float32)
@@ -150,3 +151,26 @@ def test_a_written_file_is_a_valid_one(tmp_path):
     found = load_file(Path(tmp_path) / "model.safetensors")
     assert torch.equal(found["a"], values.bfloat16().reshape(3, 50))
     assert torch.equal(found["b"], values[:7]) and found["c"].tolist() == [4, 5]
+
+
+def test_a_merge_that_fails_flushes_nothing_that_it_removes(tiny, tmp_path, monkeypatch):
+    """SIGTERM comes half a minute before SIGKILL; flushing shards takes longer than that."""
+    flushed = []
+
+    def record(file):
+        flushed.append(os.readlink(f"/proc/self/fd/{file}"))
+
+    monkeypatch.setattr(os, "fsync", record)
+    expert = tmp_path / "expert"
+    shutil.copytree(tiny.experts[0], expert)
+    values = {"base": str(tiny.base), "method": "task_arithmetic"}
+    whole = Recipe(experts=(str(tiny.experts[1]), str(expert)), **values)
+    merge(whole, tmp_path / "whole", progress=False)
+    assert any(name.endswith(".safetensors") for name in flushed)
+    flushed.clear()
+    tensors = load_file(expert / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, expert / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Refusal, match="model.norm.weight"):
+        merge(whole, tmp_path / "out", progress=False)
+    assert not flushed

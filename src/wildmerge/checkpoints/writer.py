@@ -73,10 +73,14 @@ class Writer:
         # starts writing what is dirty; pages that are being written stay in the cache
         os.posix_fadvise(place.file, place.offset, place.nbytes, os.POSIX_FADV_DONTNEED)
 
-    def close(self) -> None:
-        """Flush everything to the disk."""
+    def close(self, *, keep: bool = True) -> None:
+        """Close the files, on the disk if they are to be kept.
+
+        What will be removed is not flushed first: gigabytes would outlast the grace of a scheduler.
+        """
         for file in self._files:
-            os.fsync(file)
+            if keep:
+                os.fsync(file)
             os.close(file)
         self._files = []
 

@@ -164,6 +164,7 @@ class _Engine:
                     bar.update(math.prod(floats[jobs[job]].shape))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
+                writer.close(keep=False)
                 raise
             finally:
                 writer.close()
