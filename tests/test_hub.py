@@ -18,8 +18,8 @@ from hub_server import STRANGER, TOKEN, XET_TOKEN, HubServer
 from wildmerge.errors import Refusal
 from wildmerge.hub import retries
 from wildmerge.hub.downloading import fetch, has_digest
-from wildmerge.hub.references import describe, folder_of, is_hub
-from wildmerge.hub.resolving import resolve, resolve_all
+from wildmerge.hub.references import describe, folder_of, is_hub, no_folder
+from wildmerge.hub.resolving import resolve, resolve_all, resolve_dataset
 from wildmerge.storage.files import sha256_of
 
 WEIGHTS = "/model.safetensors"
@@ -105,6 +105,21 @@ def test_the_locked_commit_is_fetched_after_the_repository_moved(hub, model):
     assert resolve(entry["identity"]) == entry
 
 
+def test_a_data_set_is_known_by_its_commit(hub):
+    first = hub.add("org/questions", {"test.jsonl": b"{}"}, kind="datasets")
+    hub.fault("/api/datasets/", status=503)
+    assert resolve_dataset("org/questions") == first
+    second = hub.add("org/questions", {"test.jsonl": b"[]"}, kind="datasets", gated=True)
+    assert resolve_dataset("org/questions") == second != first
+    assert resolve_dataset("org/questions", first) == first
+    hub.add("org/old", {}, kind="datasets", moved_to="org/questions")
+    assert resolve_dataset("org/old") == second
+    with pytest.raises(
+        Refusal, match="^datasets/org/no: neither .*huggingface.co/datasets/org/no "
+    ):
+        resolve_dataset("org/no")
+
+
 def test_a_renamed_repository_is_found_under_its_old_name(hub, model):
     commit = hub.add("org/new", model)
     hub.add("org/old", {}, moved_to="org/new")
@@ -164,7 +179,7 @@ def one_tensor(name: str) -> bytes:
 def test_names_that_exist_as_folders_are_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("org/mine").mkdir(parents=True)
-    assert is_hub("org/name") and is_hub("org/name@v1.0") and is_hub("Org/n-a.m_e@refs/pr/1")
+    assert is_hub("one/name") and is_hub("org/name@v1.0") and is_hub("Org/n-a.m_e@refs/pr/1")
     for name in (
         "org/mine",
         "results/base",
@@ -178,6 +193,24 @@ def test_names_that_exist_as_folders_are_folders(tmp_path, monkeypatch):
     ):
         assert not is_hub(name), name
     assert folder_of("org/mine") == Path("org/mine")
+
+
+def test_a_folder_that_is_missing_among_others_is_no_hub_id(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("experts/math").mkdir(parents=True)
+    Path("study/others").mkdir(parents=True)
+    assert not is_hub("experts/science")
+    assert is_hub("others/science") and not is_hub("others/science", Path("study"))
+    with pytest.raises(Refusal) as refused:
+        resolve("experts/science")
+    assert str(refused.value) == (
+        f"experts/science: no such folder in {tmp_path}; check the path, or write "
+        "experts/science@main for a repository of the hub"
+    )
+    assert no_folder("others/x", Path("study")).startswith(
+        f"others/x: no such folder in {tmp_path} or in {tmp_path / 'study'}; check"
+    )
+    assert not hub.requests
 
 
 # --- faults that are outlasted --------------------------------------------------------------------
@@ -308,7 +341,10 @@ def test_a_store_of_large_files_that_fails_is_one_line(hub, model):
 
 def test_no_hub_at_all_is_one_line(hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(Refusal, match=r"^org/base: no connection \(ConnectError\)"):
+    with pytest.raises(
+        Refusal,
+        match=r"^org/base: no connection \(ConnectError\).*if a folder is meant, there is none",
+    ):
         resolve("org/base")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(Refusal, match="^org/base: HF_HUB_OFFLINE is set"):

@@ -22,11 +22,36 @@ Entry = dict[str, Any]
 _ID = re.compile(r"(?!.*\.\.)([a-z0-9][\w.-]*/[a-z0-9][\w.-]*)(?:@([\w./-]+))?", re.ASCII | re.I)
 
 
-def is_hub(reference: str) -> bool:
-    """Return whether a reference is a hub id; where a folder of that name exists it is the folder."""
+def is_hub(reference: str, *places: Path) -> bool:
+    """Return whether a reference is a hub id and no path.
+
+    It is a path where a folder of its name exists, or one that could hold it: with experts/ here,
+    `experts/science` is no organisation's. A revision (`org/name@main`) always makes it a hub id.
+
+    Args:
+        reference: folder or hub id.
+        places: folders that paths are relative to, beside the working directory.
+    """
     if reference.startswith((".", "/", "~", "results/")) or Path(reference).is_dir():
         return False
+    holder = reference.partition("/")[0]
+    if "@" not in reference and any((place / holder).is_dir() for place in (Path(), *places)):
+        return False
     return _ID.fullmatch(reference) is not None
+
+
+def no_folder(reference: str, *places: Path) -> str:
+    """Say that a reference is no folder and no hub id, and what to do.
+
+    Args:
+        reference: for which `is_hub` is false and no folder exists.
+        places: as given to `is_hub`.
+    """
+    looked = " or in ".join(str(place.absolute()) for place in (Path(), *places))
+    remedy = "check the path"
+    if _ID.fullmatch(reference) and "@" not in reference:
+        remedy += f", or write {reference}@main for a repository of the hub"
+    return f"{reference}: no such folder in {looked}; {remedy}"
 
 
 def parts(reference: str) -> tuple[str, str]:

@@ -17,6 +17,8 @@ from wildmerge.hub.references import (
     Entry,
     describe,
     folder_of,
+    is_hub,
+    no_folder,
     parts,
     read_config,
 )
@@ -34,8 +36,10 @@ def resolve(reference: str) -> Entry:
     only the headers are read. Other weights have to be downloaded whole to know their tensors.
 
     Raises:
-        Refusal: missing, gated, without weights, or the hub cannot be reached.
+        Refusal: no hub id, missing, gated, without weights, or the hub cannot be reached.
     """
+    if not is_hub(reference):
+        raise Refusal(no_folder(reference))
     repo, revision = parts(reference)
     commit, listed = _listing(reference, repo, revision)
 
@@ -84,6 +88,26 @@ def resolve_all(references: Iterable[str]) -> dict[str, Entry]:
     return {key: result for key, result in found.items() if not isinstance(result, Refusal)}
 
 
+def resolve_dataset(repo: str, revision: str = "main") -> str:
+    """Return the commit that a revision of a data set's repository means now.
+
+    Args:
+        repo: of the data set, with or without an organisation.
+        revision: branch, tag or commit.
+
+    Raises:
+        Refusal: missing, gated, or the hub cannot be reached.
+    """
+    from huggingface_hub import constants
+
+    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    info = with_retries(
+        lambda: _api().dataset_info(repo, revision=revision, timeout=seconds),
+        f"datasets/{repo}",  # as its page is called
+    )
+    return str(info.sha)
+
+
 def _listing(reference: str, repo: str, revision: str) -> tuple[str, dict[str, tuple[int, str]]]:
     """Return the commit of a revision, and size and digest (see `has_digest`) of its files by name."""
     from huggingface_hub import constants
@@ -92,6 +116,7 @@ def _listing(reference: str, repo: str, revision: str) -> tuple[str, dict[str, t
     info = with_retries(
         lambda: _api().model_info(repo, revision=revision, files_metadata=True, timeout=seconds),
         reference,
+        hint=f"; if a folder is meant, there is none at {Path(repo).absolute()}",
     )
     listed = {
         file.rfilename: (file.size, file.lfs.sha256 if file.lfs else str(file.blob_id))

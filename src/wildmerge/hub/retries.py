@@ -48,8 +48,13 @@ def token() -> str | bool:
     return found or False
 
 
-def with_retries(action: Callable[[], Answer], repo: str) -> Answer:
+def with_retries(action: Callable[[], Answer], repo: str, *, hint: str = "") -> Answer:
     """Return what `action` returns, after waiting and asking again where the hub fails for a moment.
+
+    Args:
+        action: asks the hub.
+        repo: what it asks for; messages begin with it.
+        hint: what a message ends with where no hub answers.
 
     Raises:
         Refusal: it failed for good, or once too often; one line with the remedy.
@@ -58,13 +63,13 @@ def with_retries(action: Callable[[], Answer], repo: str) -> Answer:
         try:
             return action()
         except LocalEntryNotFoundError as error:  # huggingface_hub itself has tried several times
-            raise Refusal(_in_one_line(error.__cause__ or error, repo)) from None
+            raise Refusal(_in_one_line(error.__cause__ or error, repo, hint)) from None
         except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of this machine's disk
             wait = None if pause is None else _wait(error, pause)
             if wait is None:
-                raise Refusal(_in_one_line(error, repo)) from None
+                raise Refusal(_in_one_line(error, repo, hint)) from None
         if wait >= PAUSES[-1]:
             note = f"{repo}: the hub is busy, next try in {wait:.0f} s"
             tqdm.write(note, file=sys.stderr)
@@ -85,11 +90,11 @@ def _wait(error: Exception, pause: float) -> float | None:
     return max(pause, seconds) if seconds <= LONGEST_PAUSE else None
 
 
-def _in_one_line(error: BaseException, repo: str) -> str:
+def _in_one_line(error: BaseException, repo: str, hint: str) -> str:
     """Say what failed and what to do, in words of our own."""
     page = f"{_PAGES}/{repo.partition('@')[0]}"
     if isinstance(error, OfflineModeIsEnabled):
-        return f"{repo}: HF_HUB_OFFLINE is set; unset it to look at the hub"
+        return f"{repo}: HF_HUB_OFFLINE is set; unset it to look at the hub{hint}"
     if isinstance(error, HfHubHTTPError):
         return _of_answer(error, repo, page)
     if isinstance(error, (ValueError, FileMetadataError)):  # no JSON, no ETag, an impossible name
@@ -98,7 +103,7 @@ def _in_one_line(error: BaseException, repo: str) -> str:
             "HF_ENDPOINT and proxies"
         )
     what = f"no connection ({type(error).__name__})"
-    return f"{repo}: {what} at {constants.ENDPOINT}; run the same command again later"
+    return f"{repo}: {what} at {constants.ENDPOINT}; run the same command again later{hint}"
 
 
 def _of_answer(error: HfHubHTTPError, repo: str, page: str) -> str:
