@@ -3,9 +3,12 @@
 The real huggingface_hub client talks to a hub on a loopback port (tests/hub_server.py).
 """
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants, scan_cache_dir
+from huggingface_hub.utils import WeakFileLock
 
 from hub_server import STRANGER, TOKEN, XET_TOKEN, HubServer
 from wildmerge.errors import Refusal
@@ -429,3 +433,61 @@ def test_a_full_disk_is_said_before_anything_is_fetched(hub, model, monkeypatch)
     ):
         fetch(entry)
     assert len(hub.requests) == before
+
+
+# --- many processes, and killed ones --------------------------------------------------------------
+
+
+def test_fetches_at_once_do_not_count_the_same_free_disk_twice(hub, model, tmp_path, monkeypatch):
+    """Two checkpoints of which the disk holds one: one is whole, the other is refused beforehand."""
+    hub.add("org/one", model)
+    hub.add("org/two", model | {"README.md": b"another"})
+    entries = [resolve("org/one"), resolve("org/two")]
+    both_look = threading.Barrier(2)
+
+    def used():
+        return sum(path.stat().st_size for path in tmp_path.glob("cache/*/blobs/*"))
+
+    large = len(model["model.safetensors"]) + len(model["tokenizer.json"])
+    capacity = used() + large * 3 // 2
+
+    def disk(path):
+        free = capacity - used()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_look.wait(0.5)
+        return shutil._ntuple_diskusage(capacity, used(), free)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    with ThreadPoolExecutor(2) as pool:
+        tasks = [pool.submit(fetch, entry) for entry in entries]
+    refusals = [str(task.exception()) for task in tasks if task.exception()]
+    assert len(refusals) == 1 and "are to be fetched" in refusals[0]
+    assert len([*tmp_path.glob("cache/*/snapshots/*/model.safetensors")]) == 1
+
+
+def test_what_killed_downloads_left_is_removed_and_what_lives_stays(hub, model, tmp_path):
+    hub.add("org/base", model)
+    entry = resolve("org/base")
+    blobs = tmp_path / "cache/models--org--base/blobs"
+    names = {"dead": 0, "locked": 0, "just-written": time.time()}
+    for digest, written in names.items():
+        partial = blobs / f"{digest}.0123abcd.incomplete"
+        partial.touch()
+        os.utime(partial, (written, written))
+    with WeakFileLock(tmp_path / "cache/.locks/models--org--base/locked.lock"):
+        fetch(entry)
+    left = {path.name.split(".")[0] for path in blobs.glob("*.incomplete")}
+    assert left == {"locked", "just-written"}
+
+
+def test_a_file_is_on_the_disk_before_a_mark_says_so(hub, model, monkeypatch):
+    hub.add("org/base", model)
+    entry = resolve("org/base")
+    flushed = set()
+
+    def record(file):
+        flushed.add(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+
+    monkeypatch.setattr(os, "fsync", record)
+    fetch(entry)
+    assert entry["files"]["model.safetensors"]["sha256"] in flushed

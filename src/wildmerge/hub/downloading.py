@@ -7,11 +7,13 @@ here, and what they fetched is not fetched again. It compares sizes; here every 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from tqdm import tqdm
 from wildmerge.errors import Refusal
 from wildmerge.hub.references import Entry, blob_path, size_of, snapshot
 from wildmerge.hub.retries import token, with_retries
+from wildmerge.storage.heartbeat import silent
+from wildmerge.storage.locks import locked
 
 STREAMS = 8
 """Files that are downloaded, and repositories that are looked up, at once."""
@@ -27,6 +31,7 @@ STREAMS = 8
 Advance = Callable[[int], None]
 
 _CHUNK = 1 << 20
+_SILENCE = 600.0  # seconds without a byte, after which a download is dead
 _WORTH_A_LINE = 10_000_000
 """Bytes of a file whose arrival a log mentions."""
 
@@ -37,10 +42,22 @@ def fetch(*entries: Entry) -> None:
     What is there already is checked as well, and downloaded anew where it is wrong. Several files come
     at once; a checkpoint that fails does not keep the others from coming.
 
+    One process downloads at a time, for all that share the cache: each uses the line and sees the disk
+    that is really free.
+
     Raises:
         Refusal: names every checkpoint that is not whole now; run again, whole files stay.
     """
-    _require_space(entries)
+    if not _missing(entries):  # in a cache that is read only, perhaps
+        _fetch(entries)
+        return
+    with _alone():
+        _remove_leftovers({entry["repo"] for entry in entries})
+        _require_space(_missing(entries))
+        _fetch(entries)
+
+
+def _fetch(entries: Sequence[Entry]) -> None:
     failures: dict[str, Refusal] = {}
     size = sum(file["size"] for entry in entries for file in entry["files"].values())
     stopped = threading.Event()
@@ -98,6 +115,8 @@ def download(
             f"{repo}: a file of it ({name}) arrived with other bytes than locked and was removed; run "
             "the same command again"
         )
+    if arrived:
+        _flush(path)
     advance(size - arrived)
     return path
 
@@ -202,21 +221,61 @@ def _stop(pool: ThreadPoolExecutor, stopped: threading.Event) -> None:
     pool.shutdown(cancel_futures=True)
 
 
-def _require_space(entries: tuple[Entry, ...]) -> None:
-    """Refuse when what is missing does not fit on the disk of the cache."""
-    from huggingface_hub import constants
+def _flush(path: Path) -> None:
+    """Have a file's bytes on the disk, before anything says that it is there."""
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
 
-    missing = sum(
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other process downloads into the cache."""
+    lock = _cache() / ".locks" / "wildmerge"
+    with locked(lock, wait=False) as free:
+        if free:
+            yield
+            return
+    print("another download into the same cache is under way; waiting", file=sys.stderr, flush=True)
+    with locked(lock):
+        yield
+
+
+def _remove_leftovers(repos: Iterable[str]) -> None:
+    """Remove what killed processes left of files under way; huggingface_hub never takes it up again."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock
+
+    for repo in repos:
+        blobs = blob_path(repo, "")
+        for partial in blobs.glob("*.incomplete"):
+            lock = _cache() / ".locks" / blobs.parent.name / f"{partial.name.split('.')[0]}.lock"
+            with suppress(Timeout, OSError), WeakFileLock(lock, timeout=0.01):
+                if silent(partial, _SILENCE):  # its lock may not reach the machine that writes it
+                    partial.unlink()
+
+
+def _missing(entries: Sequence[Entry]) -> int:
+    """Return how many bytes of some checkpoints are not in the cache."""
+    return sum(
         file["size"]
         for entry in entries
         for name, file in entry["files"].items()
         if size_of(snapshot(entry["repo"], entry["commit"]) / name) != file["size"]
     )
-    cache = Path(constants.HF_HUB_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
+
+
+def _require_space(missing: int) -> None:
+    """Refuse when what is missing does not fit on the disk of the cache."""
+    cache = _cache()
     free = shutil.disk_usage(cache).free
     if missing > free:
         raise Refusal(
             f"{cache}: {missing / 1e9:.0f} GB are to be fetched and {free / 1e9:.0f} GB are free; free "
             "some or set HF_HUB_CACHE to a folder on another disk"
         )
+
+
+def _cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
