@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wildmerge.errors import Refusal
+from wildmerge.storage.files import require_replaceable
 from wildmerge.storage.folders import private_folder
 from wildmerge.study.recipe import NUMERICS, short_hash
 
@@ -53,6 +54,7 @@ def compute(
     from wildmerge.vectors import linalg
     from wildmerge.vectors.task_vectors import TaskVectors
 
+    require_replaceable(out)
     start = open_checkpoint(base)
     moved = open_checkpoint(expert, start)  # its matrices need no alignment
     require_compatible(start, {str(expert): moved})

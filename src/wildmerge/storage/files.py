@@ -15,8 +15,13 @@ from wildmerge.errors import Refusal
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Write `content` (text as UTF-8) to `path` so that no reader ever sees a part of it."""
+    """Write `content` (text as UTF-8) to `path` so that no reader ever sees a part of it.
+
+    Raises:
+        Refusal: there is something else than a file, which would be replaced: a device, a folder.
+    """
     path = Path(path)
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -31,6 +36,14 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
         Path(partial).unlink(missing_ok=True)
         raise
     return path
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise Refusal where something stands that is no file; root could replace even /dev/null."""
+    if path.exists() and not path.is_file():
+        raise Refusal(
+            f"{path}: there is something else than a file; choose another place to write to"
+        )
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 1) -> Path:

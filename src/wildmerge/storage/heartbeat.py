@@ -14,6 +14,8 @@ from pathlib import Path
 
 BEAT = 30.0
 """Seconds between two beats."""
+SILENCE = 20 * BEAT
+"""Seconds without a beat after which a process of another machine counts as dead."""
 
 HERE = socket.gethostname()
 

@@ -1,12 +1,15 @@
 """Lock files: one process works on something, the others see that it does or wait."""
 
+import atexit
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
+
+from wildmerge.storage.heartbeat import HERE, SILENCE, beating, silent
 
 
 @contextmanager
@@ -51,3 +54,36 @@ def is_open_at(file: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+_kept: list[ExitStack] = []  # files open, and so locked, until the process ends
+
+
+def lock_for_life(path: Path) -> str | None:
+    """Lock a file until this process ends, however it ends.
+
+    The lock of a process elsewhere may not reach here. Its file then says by its time that it lives.
+
+    Returns:
+        None, or "HOST, process ID" of another process that has the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - stays open
+    free = try_lock(file)
+    file.seek(0)
+    owner = file.read()
+    host, _, process = owner.partition(", process ")
+    elsewhere = owner and host != HERE and not silent(path, SILENCE)
+    unlocked = owner and host == HERE and free is None and Path(f"/proc/{process}").exists()
+    if free is False or elsewhere or unlocked:
+        file.close()
+        return owner or "another process"
+    file.truncate(0)
+    file.write(f"{HERE}, process {os.getpid()}")
+    file.flush()
+    stack = ExitStack()
+    stack.enter_context(file)
+    stack.enter_context(beating(path))
+    _kept.append(stack)
+    atexit.register(file.truncate, 0)  # at a regular end others need not wait for silence
+    return None
