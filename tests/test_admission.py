@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,21 @@ def test_a_skipped_expert_is_in_no_model(study_file, capsys):
         ("expert2",),
         ("expert0", "expert2"),
     ]
+
+
+def test_a_missing_tokenizer_is_named_before_anything_is_merged(study_file):
+    """An expert is scored by itself, with its own tokenizer; a merge has the base's."""
+    shutil.rmtree(EXPERT)
+    shutil.copytree("checkpoints/llama/expert2", EXPERT)
+    for file in Path(EXPERT).glob("tokenizer*"):
+        file.unlink()
+    study = load_study(study_file)
+    with pytest.raises(Refusal, match="experts.expert1: no tokenizer files; copy those of"):
+        admit(study, make_lock(study))
+    for file in Path("checkpoints/llama/base").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(Refusal, match="bases.llama.checkpoint: .* no tokenizer files"):
+        admit(study, make_lock(study))
 
 
 def test_skipping_an_expert_is_as_if_it_had_not_been_named(study_file):

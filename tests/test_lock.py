@@ -10,9 +10,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from mini_study import make_study
+from paper_lock import SHAPES, entry
 from wildmerge.errors import Refusal
 from wildmerge.planning.lock import Lock, check_unchanged, lock_path, make_lock
 from wildmerge.planning.models import evaluation_id, list_jobs, list_models
+from wildmerge.planning.opening import changes_of, lock_study, open_study
 from wildmerge.study.file import load_study
 
 
@@ -83,13 +85,77 @@ def test_files_that_do_not_matter_do_not_count(study_file, file):
 def test_a_change_after_locking_is_refused(study_file):
     lock = make_lock(load_study(study_file))
     check_unchanged(lock, EXPERT)
-    with open(f"{EXPERT}/model.safetensors", "r+b") as stream:  # same size, other bytes
-        stream.seek(-1, os.SEEK_END)
-        last = stream.read(1)
-        stream.seek(-1, os.SEEK_END)
-        stream.write(bytes([last[0] ^ 1]))
+    path = Path(EXPERT, "model.safetensors")
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    data = path.read_bytes()
+    with path.open("r+b") as stream:  # same size and times, other bytes
+        stream.write(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=times)
     with pytest.raises(Refusal, match=f"{EXPERT}: changed since it was locked"):
         check_unchanged(lock, EXPERT)
+
+
+def test_a_lock_of_another_version_is_refused_and_renewed_with_its_commits(study_file):
+    study = load_study(study_file)
+    lock, path = make_lock(study), lock_path(study_file)
+    hub = entry("org/name", SHAPES["Qwen/Qwen3-4B"])
+    content = {"schema": 1, "checkpoints": lock.checkpoints | {"org/name": hub}, "tasks": {}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(Refusal, match="of another version of wildmerge; run `wildmerge lock`"):
+        Lock.read(path)
+    assert changes_of(study_file) == ["the lock is of an earlier version"]
+    assert Lock.read_old(path).identities == {"org/name": hub["identity"]}
+    opened = lock_study(study_file)
+    assert Lock.read(path).identities == opened.lock.identities == lock.identities
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"files": {"../x": {"size": 1, "sha256": "0" * 64}}}, "leads out of the checkpoint"),
+        ({"files": {"/etc/x": {"size": 1, "sha256": "0" * 64}}}, "leads out of the checkpoint"),
+        ({"files": {"x": {"size": 1, "sha256": "0"}}}, "no digest of x"),
+        ({"files": {"x": {"size": -1, "sha256": "0" * 64}}}, "no size of x"),
+        ({"identity": "sha256:../../x"}, "its identity is no digest"),
+        ({"repo": "../x", "commit": "0" * 40}, "no repository and commit"),
+        ({"repo": "a/b", "commit": "0" * 39}, "no repository and commit"),
+        ({"repo": "a/b", "commit": "0" * 40, "identity": "a/c@1"}, "not that of its commit"),
+        ({"tensors": {"w": ["F32", [-1]]}}, "no dtype and shape of w"),
+        ({"config": None}, "no entry of a checkpoint"),
+    ],
+)
+def test_a_lock_cannot_lead_elsewhere(study_file, change, words):
+    path = lock_path(study_file)
+    make_lock(load_study(study_file)).write(path)
+    content = json.loads(path.read_text())
+    content["checkpoints"][EXPERT] |= change
+    path.write_text(json.dumps(content))
+    with pytest.raises(Refusal, match=f"{path.name}: {EXPERT}: .*{words}"):
+        Lock.read(path)
+
+
+def test_studies_beside_each_other_have_locks_of_their_own(tmp_path):
+    names = ("study.yaml", "study.yml")
+    assert len({lock_path(tmp_path / name) for name in names}) == len(names)
+
+
+def test_what_an_edit_adds_is_named_before_and_after_the_lock_is_renewed(study_file):
+    lock_study(study_file)
+    assert changes_of(study_file) == []
+    content = yaml.safe_load(study_file.read_text())
+    shutil.copytree("checkpoints/llama/expert0", "mine")
+    with open("mine/config.json", "a") as stream:
+        stream.write(" ")
+    content["bases"]["llama"]["experts"]["mine"] = "mine"
+    content["benchmarks"].append("mini_three")
+    study_file.write_text(yaml.safe_dump(content))
+    news = ["checkpoint mine is new", "benchmark mini_three is new"]
+    assert changes_of(study_file) == news
+    with pytest.raises(Refusal, match="does not know checkpoint mine; run `wildmerge lock"):
+        open_study(study_file)
+    assert lock_study(study_file).renewed == news
+    assert changes_of(study_file) == []
+    assert lock_study(study_file).renewed == []
 
 
 def test_the_same_bytes_under_two_names_are_refused(study_file):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from wildmerge.errors import Refusal
+from wildmerge.planning.opening import read_study
 from wildmerge.study.file import json_schema, load_study
 from wildmerge.tasks.sources import check_benchmarks
 
@@ -69,13 +70,59 @@ def test_preset_text_reads_the_printed_equations(tmp_path):
         ({"bases": {"base": {"checkpoint": "b", "experts": {"x": "c", "y": "c"}}}}, ["'y'", "'x'"]),
         ({"bases": {"base": {"checkpoint": "b", "experts": {"x": "b"}}}}, ["'x'", "the base"]),
         ({"bases": {"base": {"checkpont": "b"}}}, ["bases.base"]),
-        ({"name": "a/b"}, ["name"]),
+        ({"name": "a/b"}, ["name: 'a/b' is no name; use letters a to z"]),
+        ({"name": "Prüfung"}, ["name: 'Prüfung' is no name"]),
+        ({"name": "evals"}, ["name: 'evals' is a folder of results that all studies share"]),
+        ({"bases": {"average": STUDY["bases"]["base"]}}, ["'average' is what the mean over bases"]),
+        ({"bases": {"limit4": STUDY["bases"]["base"]}}, ["'limit4' is what a part of a study"]),
+        ({"methods": [{"method": "ties", "sizes": [0]}]}, ["methods[0].sizes[0]", "equal to 2"]),
+        ({"methods": [{"method": "ties", "sizes": [2, 2]}]}, ["methods[0].sizes", "twice"]),
+        (
+            {"benchmarks": ["piqa", {"task": "piqa", "label": "again"}]},
+            ["benchmarks: 'again' is the same as 'piqa'"],
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, changes, words):
     message = refusal(write(tmp_path, **changes))
     for word in words:
         assert word in message
+
+
+def test_parts_of_a_study_have_names_of_their_own(tmp_path):
+    experts = STUDY["bases"]["base"]
+    path = write(tmp_path, bases={"a": experts, "b": experts, "a-b": experts}, sizes=[2])
+    parts = [["a"], ["b"], ["a-b"], ["a", "b"], ["a", "a-b"], None]
+    assert len({load_study(path, part).name for part in parts}) == len(parts)
+
+
+def test_paths_are_found_beside_the_study_and_those_from_here_come_first(tmp_path, monkeypatch):
+    for folder in ("studies/ck/b", "studies/ck/c", "studies/tasks", "ck/d"):
+        (tmp_path / folder).mkdir(parents=True)
+    base = {"checkpoint": "ck/b", "experts": {"x": "ck/c", "y": "ck/d", "z": "org/name"}}
+    changes = {"bases": {"base": base}, "tasks_dir": "tasks"}
+    write(tmp_path / "studies", **changes)
+    monkeypatch.chdir(tmp_path)
+    study = load_study("studies/study.yaml")
+    assert study.bases["base"].checkpoint == "studies/ck/b"
+    assert [*study.bases["base"].experts.values()] == ["studies/ck/c", "ck/d", "org/name"]
+    assert study.tasks_dir == "studies/tasks"
+
+
+def test_a_folder_that_is_not_there_is_named_with_both_places_before_any_network(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "studies/ck").mkdir(parents=True)
+    base = {"checkpoint": "ck/base", "experts": {"x": "org/name"}}
+    path = write(tmp_path / "studies", bases={"base": base}, sizes=[])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refusal) as caught:
+        read_study(path)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{path}: bases.base.checkpoint: ck/base: no such folder in {tmp_path}"
+    )
+    assert str(tmp_path / "studies") in message
 
 
 def test_broken_yaml_names_the_line(tmp_path):

@@ -92,10 +92,14 @@ def status(
 ) -> None:
     """Print what of a study is done, running, failed and left."""
     from wildmerge.jobs.status import describe
-    from wildmerge.planning.opening import open_study
+    from wildmerge.planning.claims import claim_results
+    from wildmerge.planning.opening import changes_of, open_study
 
     opened = open_study(study, names(bases), limit)
+    claim_results(opened.study.name, study, results, write=False)
     print(describe(opened.study, opened.lock, results))
+    for line in changes_of(study, names(bases), limit):
+        print(f"changed  {line} since it was locked; the next run of snakemake renews the lock")
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -33,10 +33,12 @@ def recipes(
 ) -> None:
     """Write recipes.csv and benchmarks.csv of a study."""
     from wildmerge.cli.printing import write_csv
+    from wildmerge.planning.claims import claim_results
     from wildmerge.planning.models import list_evaluations, list_models
     from wildmerge.planning.opening import open_study
 
     opened = open_study(study, names(bases), limit)
+    claim_results(opened.study.name, study, results)
     folder = results / opened.study.name
     models = list_models(opened.study, opened.lock)
     write_csv(folder / "recipes.csv", [model.row() for model in models])
@@ -86,10 +88,12 @@ def run(
     """Merge and score the models of one job of a study."""
     from wildmerge.jobs.devices import choose
     from wildmerge.jobs.run import find_job, run_job
+    from wildmerge.planning.claims import claim_results
     from wildmerge.planning.opening import open_study
     from wildmerge.storage.files import write_json
 
     opened = open_study(study, names(bases), limit)
+    claim_results(opened.study.name, study, results)
     found = find_job(opened.study, opened.lock, job)
     run_job(
         opened.study,

@@ -7,7 +7,7 @@ it out of everything, as if the study did not name it. What only the weights can
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ class OpenStudy:
     study: Study
     lock: Lock
     skipped: dict[str, dict[str, str]]
+    renewed: list[str] = field(default_factory=list)
+    """What was new or otherwise in a lock made just now, a line each."""
 
     def lines(self) -> list[str]:
-        """Say in a line each what is left out."""
-        found = []
+        """Say in a line each what an edited study has renewed, and what is left out."""
+        found = [f"lock renewed: {line}" for line in self.renewed]
         for name, reasons in self.skipped.items():
             left = len(self.study.bases[name].experts)
             found += [
@@ -62,7 +64,10 @@ def admit(study: Study, lock: Lock) -> OpenStudy:
         Refusal: a base that nothing merges with; an expert that does not merge, unless the study skips
             such; a base that no expert is left of.
     """
-    skipped = {name: _refusals(base, lock) for name, base in study.bases.items()}
+    skipped = {
+        name: _refusals(base, lock) | _without_tokenizer(name, base, lock)
+        for name, base in study.bases.items()
+    }
     bases = {}
     for name, base in study.bases.items():
         left = {e: ref for e, ref in base.experts.items() if e not in skipped[name]}
@@ -113,6 +118,23 @@ def _refusals(base: Base, lock: Lock) -> dict[str, str]:
         except Refusal as refusal:
             found[name] = str(refusal)
     return found
+
+
+def _without_tokenizer(name: str, base: Base, lock: Lock) -> dict[str, str]:
+    """Return which experts cannot be scored by themselves for want of a tokenizer.
+
+    A merge has the base's, and so has an adapter.
+    """
+
+    def lacks(reference: str) -> bool:
+        entry = lock.checkpoints[reference]
+        known = "files" in entry and not is_adapter(entry.get("config", {}))
+        return known and not any(file.startswith("tokenizer") for file in entry["files"])
+
+    if lacks(base.checkpoint):
+        raise Refusal(f"bases.{name}.checkpoint: {base.checkpoint}: no tokenizer files; add them")
+    why = f"no tokenizer files; copy those of {base.checkpoint} into it"
+    return {expert: why for expert, reference in base.experts.items() if lacks(reference)}
 
 
 def _headers(reference: str, lock: Lock, base: Headers | None = None) -> _Locked:

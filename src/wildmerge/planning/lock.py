@@ -8,7 +8,8 @@ known without weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from wildmerge.checkpoints.files import model_files
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.hub.resolving import resolve_all
-from wildmerge.storage.files import read_json, sha256_of, write_json
+from wildmerge.planning.lock_content import check_content
+from wildmerge.storage.digests import digest_of
+from wildmerge.storage.files import read_json, write_json
 from wildmerge.study.file import Study
 from wildmerge.study.recipe import short_hash
 from wildmerge.tasks.sources import data_files, definition_files
 
 Entry = dict[str, Any]
+SCHEMA = 2
+"""Of lock files; 2 has the digests of all that is read, and no times of files."""
 
 
 class Lock:
@@ -35,17 +40,40 @@ class Lock:
 
     @classmethod
     def read(cls, path: str | Path) -> Lock:
-        """Read a lock file; raises Refusal when there is none or it is broken."""
-        again = "delete it and run `wildmerge lock`"
-        content = read_json(path, missing="run `wildmerge lock` on the study first", broken=again)
-        try:
-            return cls(content["checkpoints"], content["tasks"])
-        except KeyError:
-            raise Refusal(f"{path}: not a lock file; {again}") from None
+        """Read a lock file; raises Refusal when there is none, it is broken or of another version."""
+        content = _read(path)
+        check_content(str(path), content, SCHEMA)
+        return cls(content["checkpoints"], content["tasks"])
+
+    @classmethod
+    def read_old(cls, path: str | Path) -> Lock | None:
+        """Read a lock file to renew it; None when there is none.
+
+        Of one of another version only the commits of hub checkpoints are kept.
+        """
+        if not Path(path).exists():
+            return None
+        content = _read(path)
+        if content.get("schema") == SCHEMA:
+            return cls.read(path)
+        known = content.get("checkpoints")
+        of_hub = {n: e for n, e in known.items() if "repo" in e} if isinstance(known, dict) else {}
+        content = {"schema": SCHEMA, "checkpoints": of_hub, "tasks": {}}
+        check_content(str(path), content, SCHEMA)
+        return cls(of_hub, {})
 
     def write(self, path: str | Path) -> None:
         """Write the lock file atomically."""
-        write_json(path, {"schema": 1, "checkpoints": self.checkpoints, "tasks": self.tasks})
+        write_json(path, {"schema": SCHEMA, "checkpoints": self.checkpoints, "tasks": self.tasks})
+
+    def news(self, old: Lock) -> list[str]:
+        """Say in a line each what this lock has that an older one has not, or has otherwise."""
+        before, now = _locked(old), _locked(self)
+        return [
+            f"{name} {'has changed' if name in before else 'is new'}"
+            for name, content in now.items()
+            if before.get(name) != content
+        ]
 
     @property
     def identities(self) -> dict[str, str]:
@@ -59,7 +87,25 @@ class Lock:
 
 def lock_path(study_file: str | Path) -> Path:
     """Return the path of the lock beside a study file: study.yaml -> study.lock.json."""
-    return Path(study_file).with_suffix(".lock.json")
+    path = Path(study_file)
+    stem = path.stem if path.suffix == ".yaml" else path.name  # study.yml is another study
+    return path.with_name(f"{stem}.lock.json")
+
+
+def is_current(path: Path) -> bool:
+    """Return whether there is a lock, and one of this version."""
+    return path.exists() and _read(path).get("schema") == SCHEMA
+
+
+def _locked(lock: Lock) -> dict[str, Any]:
+    """Return what decides ids, by what messages call it."""
+    checkpoints = {f"checkpoint {name}": e["identity"] for name, e in lock.checkpoints.items()}
+    return checkpoints | {f"benchmark {task}": entry for task, entry in lock.tasks.items()}
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    again = "delete it and run `wildmerge lock`"
+    return read_json(path, missing="run `wildmerge lock` on the study first", broken=again)
 
 
 def checkpoints_of(study: Study) -> list[str]:
@@ -75,8 +121,7 @@ def make_lock(
 
     Args:
         study: the study.
-        old: an earlier lock; its hub checkpoints keep their commits, and files whose size and time did
-            not change are not read again.
+        old: an earlier lock; its hub checkpoints keep their commits.
         update: look up the hub checkpoints anew all the same.
         keep: keep what the earlier lock knows of other checkpoints; for a part of a study.
 
@@ -88,11 +133,11 @@ def make_lock(
     names = checkpoints_of(study)
     remote = [name for name in names if hub.is_hub(name)]
     kept = {n: before[n] for n in remote if "repo" in before.get(n, {}) and not update}
-    checkpoints = kept | resolve_all(name for name in remote if name not in kept)
+    checkpoints = kept | _look_up([name for name in remote if name not in kept])
     folders = [name for name in names if name not in checkpoints]
     for name in tqdm(folders, desc="locking", unit="checkpoint", disable=None):
-        checkpoints[name] = _lock_folder(name, before.get(name))
-    lock = Lock({name: checkpoints[name] for name in names}, _lock_tasks(study))
+        checkpoints[name] = _lock_folder(name)
+    lock = Lock({name: checkpoints[name] for name in names}, lock_tasks(study))
     for name, base in study.bases.items():
         _refuse_duplicates(name, {"the base": base.checkpoint, **base.experts}, lock.identities)
     if keep:
@@ -100,43 +145,54 @@ def make_lock(
     return lock
 
 
+def _look_up(names: Sequence[str]) -> dict[str, Entry]:
+    """Look up names on the hub; say first that they are taken for hub ids and why."""
+    if not names:
+        return {}
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    listed = f"{', '.join(names[:3])}{more}"
+    print(f"no folders of these names in {Path.cwd()}; asking the hub: {listed}", file=sys.stderr)
+    return resolve_all(names)
+
+
 def check_unchanged(lock: Lock, name: str) -> None:
-    """Raise Refusal when a checkpoint's files are not the locked ones any more."""
+    """Raise Refusal when a checkpoint's files are not the locked ones any more, byte for byte."""
     entry = lock.checkpoints[name]
-    if "repo" in entry:
-        lock.folder(name)  # of a commit only sizes can change; digests were checked on arrival
-    elif _identity(_lock_files(name, entry)) != entry["identity"]:
-        raise Refusal(
-            f"{name}: changed since it was locked; run `wildmerge lock` on the study again"
-        )
+    if "repo" not in entry:
+        if identity_of(files_of(name)) != entry["identity"]:
+            raise Refusal(
+                f"{name}: changed since it was locked; run `wildmerge lock` on the study again"
+            )
+        return
+    folder = lock.folder(name)
+    for file, locked in entry["files"].items():
+        if file != "README.md" and digest_of(folder / file) != locked["sha256"]:
+            raise Refusal(
+                f"{name}: {file} is not what was fetched; delete {folder} and fetch it again"
+            )
 
 
-def _lock_folder(name: str, before: Entry | None) -> Entry:
-    files = _lock_files(name, before)
-    return {"files": files, "identity": _identity(files), **hub.describe(Path(name))}
+def _lock_folder(name: str) -> Entry:
+    files = files_of(name)
+    return {"files": files, "identity": identity_of(files), **hub.describe(Path(name))}
 
 
-def _lock_files(name: str, before: Entry | None) -> dict[str, Entry]:
+def files_of(name: str) -> dict[str, Entry]:
+    """Return size and digest of every file that is read of a folder, as they are now."""
     folder = Path(name)
     if not folder.is_dir():
         raise Refusal(f"{name}: no such checkpoint folder; check the path in the study")
-    known = before["files"] if before else {}
-    names = {str(path.relative_to(folder)): path for path in model_files(folder)}
-    return {name: _lock_file(path, known.get(name)) for name, path in names.items()}
+    files = {str(path.relative_to(folder)): path for path in model_files(folder)}
+    return {
+        name: {"size": path.stat().st_size, "sha256": digest_of(path)}
+        for name, path in files.items()
+    }
 
 
-def _identity(files: Mapping[str, Entry]) -> str:
+def identity_of(files: Mapping[str, Entry]) -> str:
     """Return the identity of a folder's content: of all the files that are read of it."""
     digests = {file: entry["sha256"] for file, entry in files.items()}
     return f"sha256:{short_hash(digests)}"
-
-
-def _lock_file(path: Path, before: Entry | None) -> Entry:
-    state = path.stat()
-    size_and_time = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
-    if before and size_and_time.items() <= before.items():
-        return before
-    return {**size_and_time, "sha256": sha256_of(path)}
 
 
 def _refuse_duplicates(
@@ -151,10 +207,10 @@ def _refuse_duplicates(
             )
 
 
-def _lock_tasks(study: Study) -> dict[str, Entry]:
+def lock_tasks(study: Study) -> dict[str, Entry]:
     """Hash the definition and the data of every task that does not come from lm-eval alone."""
     tasks = {}
     for benchmark in study.benchmarks:
         files = [*definition_files(study, benchmark.task), *data_files(study, benchmark.task)]
-        tasks[benchmark.task] = {str(f): sha256_of(f) for f in files}
+        tasks[benchmark.task] = {str(f): digest_of(f) for f in files}
     return dict(sorted(tasks.items()))

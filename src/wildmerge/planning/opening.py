@@ -7,12 +7,14 @@ of them do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.planning.admission import OpenStudy, admit
-from wildmerge.planning.lock import Lock, checkpoints_of, lock_path, make_lock
+from wildmerge.planning.changes import changes
+from wildmerge.planning.lock import Lock, checkpoints_of, is_current, lock_path, make_lock
 from wildmerge.study.file import Study, load_study
 from wildmerge.tasks.sources import check_benchmarks
 
@@ -55,8 +57,29 @@ def open_study(
     study, where = read_study(path, bases, limit), lock_path(path)
     lock = Lock.read(where)
     for name in _unknown_to(lock, study):
-        raise Refusal(f"{where}: does not know {name}; run `wildmerge lock` on the study again")
+        raise Refusal(f"{where}: does not know {name}; run `wildmerge lock {path}` again")
     return admit(study, lock)
+
+
+def changes_of(
+    path: str | Path, bases: Sequence[str] | None = None, limit: int | None = None
+) -> list[str]:
+    """Say in a line each why a study's lock has to be renewed; nothing when it stands, or is not there.
+
+    Args:
+        path: as of `read_study`.
+        bases: likewise.
+        limit: likewise.
+
+    Raises:
+        Refusal: as of `read_study`; the lock is broken.
+    """
+    study, where = read_study(path, bases, limit), lock_path(path)
+    if not where.exists():
+        return []
+    if not is_current(where):
+        return ["the lock is of an earlier version"]
+    return changes(study, Lock.read(where))
 
 
 def lock_study(
@@ -78,34 +101,33 @@ def lock_study(
         Refusal: as of `read_study`; a checkpoint or data are missing, or an expert does not merge.
     """
     study, where = read_study(path, bases, limit), lock_path(path)
-    old = Lock.read(where) if where.exists() else None
+    old = Lock.read_old(where)
     lock = make_lock(study, old, update=update, keep=bool(bases))
     opened = admit(study, lock)  # before the lock stands, which jobs rely on
     lock.write(where)
-    return opened
+    return replace(opened, renewed=lock.news(old) if old else [])
 
 
 def ensure_locked(path: str | Path, bases: Sequence[str] | None = None) -> OpenStudy:
-    """Open a study; lock it first where its lock is missing or does not know all of its checkpoints."""
+    """Open a study; lock it first where its lock is missing or does not know all of it."""
     study, where = read_study(path, bases), lock_path(path)
-    if where.exists() and not _unknown_to(Lock.read(where), study):
+    if is_current(where) and not _unknown_to(Lock.read(where), study):
         return open_study(path, bases)
     return lock_study(path, bases)
 
 
 def _unknown_to(lock: Lock, study: Study) -> list[str]:
-    return [name for name in checkpoints_of(study) if name not in lock.checkpoints]
+    new = [f"checkpoint {name}" for name in checkpoints_of(study) if name not in lock.checkpoints]
+    return new + [f"benchmark {b.task}" for b in study.benchmarks if b.task not in lock.tasks]
 
 
 def _check_checkpoints(study: Study, where: str) -> None:
     """Refuse a checkpoint that is no folder, not made by the workflow and no hub id."""
+    beside = Path(where).parent
     for name, base in study.bases.items():
         keys = {"checkpoint": base.checkpoint}
         keys |= {f"experts.{expert}": folder for expert, folder in base.experts.items()}
         for key, folder in keys.items():
             there = Path(folder).is_dir() or folder.startswith(MADE)
-            if not there and not hub.is_hub(folder):
-                raise Refusal(
-                    f"{where}: bases.{name}.{key}: no folder {folder}; check the path, or give a hub "
-                    "id (org/name)"
-                )
+            if not there and not hub.is_hub(folder, beside):
+                raise Refusal(f"{where}: bases.{name}.{key}: {hub.no_folder(folder, beside)}")
