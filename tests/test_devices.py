@@ -52,6 +52,8 @@ def test_the_driver_is_asked_and_cuda_visible_devices_respected(tmp_path, monkey
     assert visible() == {"1": "GPU-bbbb-2"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa-1")
     assert visible() == {"GPU-aaaa-1": "GPU-aaaa-1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb, MIG-cccc")  # CUDA takes a beginning, too
+    assert visible() == {"GPU-bb": "GPU-bbbb-2", "MIG-cccc": "MIG-cccc"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible() == {}
 

@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from mini_study import make_study
+from wildmerge.errors import Refusal
 from wildmerge.jobs import status
+from wildmerge.jobs.run import run_job
 from wildmerge.planning.lock import lock_path, make_lock
 from wildmerge.planning.models import list_jobs
+from wildmerge.scoring.session import Session
 from wildmerge.study.file import load_study
 
 CLI = [sys.executable, "-m", "wildmerge.cli"]
@@ -114,6 +118,24 @@ def test_two_studies_at_once_make_a_shared_model_once(study):
     assert [process.returncode for process in processes] == [0, 0], outputs
     lines = [line for output in outputs for line in output.splitlines() if "done: " in line]
     assert sorted(lines) == sorted(f"done: {model.label}" for model in job.models)
+
+
+def test_a_checkpoint_that_changes_while_it_is_scored_leaves_no_result(study, monkeypatch):
+    known, lock = locked(study)
+    job = list_jobs(known, lock)[0]
+    score = Session.score
+
+    def change_meanwhile(session, model, *arguments, **options):
+        score(session, model, *arguments, **options)
+        if model.name == "expert1":
+            with open(model / "tokenizer_config.json", "a") as stream:
+                stream.write(" ")
+
+    monkeypatch.setattr(Session, "score", change_meanwhile)
+    with pytest.raises(Refusal, match="expert1: changed since it was locked"):
+        run_job(known, lock, job, Path("results"))
+    scored = {path.parent.name for path in Path("results/evals").glob("*/*.json")}
+    assert scored == {m.recipe_id for m in job.models if m.experts != ("expert1",)}
 
 
 OPENED = """

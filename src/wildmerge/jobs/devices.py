@@ -35,8 +35,7 @@ def choose(name: str) -> str:
     """
     if name == "auto":
         shared = visible()
-        # a SLURM job with one GPU has it for itself
-        if shared and not (len(shared) == 1 and "SLURM_JOB_ID" in os.environ):
+        if shared:  # also in a SLURM job, in which two studies may run
             os.environ.setdefault(
                 "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
             )  # nvidia-smi's, as in visible()
@@ -56,7 +55,8 @@ def visible() -> dict[str, str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None or not uuids:
         return uuids
-    return {gpu: uuids.get(gpu, gpu) for gpu in chosen.split(",") if gpu not in ("", "-1")}
+    named = [gpu.strip() for gpu in chosen.split(",")]
+    return {gpu: _identity(gpu, uuids) for gpu in named if gpu not in ("", "-1")}
 
 
 def lease(gpus: Mapping[str, str], folder: Path | None = None) -> str:
@@ -83,6 +83,13 @@ def lease(gpus: Mapping[str, str], folder: Path | None = None) -> str:
             print(f"all of {len(gpus)} GPUs are taken; waiting", file=sys.stderr, flush=True)
         said = True
         time.sleep(1)
+
+
+def _identity(gpu: str, uuids: Mapping[str, str]) -> str:
+    """Return the UUID of a GPU that CUDA_VISIBLE_DEVICES names by index, UUID or a UUID's beginning."""
+    if gpu in uuids:
+        return uuids[gpu]
+    return next((uuid for uuid in uuids.values() if uuid.startswith(gpu)), gpu)
 
 
 def _uuids() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -141,9 +142,12 @@ class _Worker:
     def make_and_score(self, model: Model, evaluations: list[Evaluation], bar: RequestsBar) -> None:
         """Score one model on the given benchmarks, merging it first where it is a merge."""
         files = {e.path(self.results, model.recipe_id): e for e in evaluations}
+        new = [file for file in files if not file.exists()]
         with self._weights(model) as folder:
             bar.set_postfix_str(model.label)
             self.session.score(folder, files, on_built=bar.expect, on_scored=bar.update)
+        if model.kind != "merge":  # a checkpoint itself, which was read until now
+            self._check(model, new)
 
     @contextmanager
     def _weights(self, model: Model) -> Iterator[Path]:
@@ -151,8 +155,7 @@ class _Worker:
 
         An adapter is scored as the model that it makes of its base.
         """
-        for name in (model.recipe.base, *model.recipe.experts):
-            check_unchanged(self.lock, name)
+        self._check(model)
         kept = self.results / "merges" / model.recipe_id
         single = (*model.recipe.experts, model.recipe.base)[0]
         if model.kind != "merge" and not is_adapter(self.lock.checkpoints[single]["config"]):
@@ -182,5 +185,16 @@ class _Worker:
             threads=self.threads,
             progress=False,
         )
+        self._check(model, [out])  # what was read is what was locked
         if model.kind == "merge":
             write_json(self.results / "merges" / f"{model.recipe_id}.json", report)
+
+    def _check(self, model: Model, made: Sequence[Path] = ()) -> None:
+        """Refuse checkpoints that are not as locked, and remove what was made of them."""
+        try:
+            for name in (model.recipe.base, *model.recipe.experts):
+                check_unchanged(self.lock, name)
+        except Refusal:
+            for path in made:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            raise
