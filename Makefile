@@ -16,10 +16,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# flock instead of snakemake's own lock: it goes with the process, so that a killed run can be run again, and
-# it is one for each study, so that two studies can run at once
-SNAKEMAKE = mkdir -p .snakemake && flock --nonblock .snakemake/running-$@ \
-	snakemake --nolock --cores $(CORES)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo smollm2 test test-slow test-slurm test-vllm lint format lock clean
@@ -39,8 +35,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 demo smollm2: install
-	@$(SNAKEMAKE) --config study=config/$@.yaml || \
-		(echo "Not finished, or another run is going on; run it again to go on." && false)
+	@snakemake --cores $(CORES) --config study=config/$@.yaml || \
+		(echo "Not finished; run it again to go on." && false)
 	@echo "The report is in results/$@/report.html"
 
 test-slow: install

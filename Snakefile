@@ -1,5 +1,5 @@
-# A study from checkpoints to report. Choose it with `--configfile config/demo.yaml`, and a part of it with
-# `--config bases=[llama]` or `--config limit=20`.
+# A study from checkpoints to report. Choose it with `--config study=config/demo.yaml`, and a part of it with
+# `bases=[llama]` or `limit=20` after that.
 #
 #   checkpoints -> lock -> fetch -> inspect -> merge and evaluate -> tables -> figures, notebook -> report
 #
@@ -35,3 +35,7 @@ rule all:
 rule tables:
     input:
         rules.aggregate.output,
+
+
+onstart:
+    begin()

@@ -39,7 +39,7 @@ def snakemake(folder, *options, targets=TARGETS, check=True):
 def command(*options, targets=TARGETS):
     return [
         *(sys.executable, "-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile")),
-        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", str(CORES), "--nolock"),
+        *("--workflow-profile", str(ROOT / "profiles/default"), "--cores", str(CORES)),
         *("--config", "study=study.yaml", *options),
     ]
 
@@ -74,7 +74,8 @@ def finished(tmp_path_factory):
     return folder
 
 
-def test_a_finished_study_has_all_results_and_no_weights(finished):
+def test_a_finished_study_has_all_results_and_no_weights(finished, monkeypatch):
+    monkeypatch.chdir(finished)
     study = load_study(finished / "study.yaml")
     lock = Lock.read(lock_path(finished / "study.yaml"))
     models = list_models(study, lock)
@@ -86,7 +87,8 @@ def test_a_finished_study_has_all_results_and_no_weights(finished):
     assert not list(finished.glob("results/scratch/*"))
 
 
-def test_the_same_subsets_serve_every_method(finished):
+def test_the_same_subsets_serve_every_method(finished, monkeypatch):
+    monkeypatch.chdir(finished)
     study = load_study(finished / "study.yaml")
     models = list_models(study, Lock.read(lock_path(finished / "study.yaml")))
     merges = [model for model in models if model.kind == "merge"]
@@ -119,13 +121,71 @@ def test_a_changed_hyperparameter_reruns_its_method_and_nothing_else(finished):
 
 
 def test_another_benchmark_recomputes_no_result(finished):
+    """Also when the lock is younger than the edit, as one that was made by hand can be."""
     before = states(finished, "results/evals/*/*.json")
     edit(finished, lambda s: s["benchmarks"].append("mini_three"))
-    snakemake(finished)
+    os.utime(finished / "study.lock.json")
+    output = snakemake(finished)
+    assert "mini: benchmark mini_three is new: the lock is renewed" in output
     after = states(finished, "results/evals/*/*.json")
     assert len(after) == len(before) * 3 // 2
     assert all(after[path] == state for path, state in before.items())
     assert not list(finished.glob("results/**/*.safetensors"))
+
+
+def test_an_expert_overwritten_in_place_is_made_anew(finished, monkeypatch):
+    """No time of a folder shows it, nor the size of the file or its time."""
+    monkeypatch.chdir(finished)
+    lock = Lock.read(lock_path("study.yaml"))
+    weights = finished / "checkpoints/llama/expert2/model.safetensors"
+    flip_last_byte(weights)
+    status = subprocess.run(
+        [sys.executable, "-m", "wildmerge.cli", "status", "study.yaml"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "checkpoint checkpoints/llama/expert2 has changed since it was locked" in status
+    snakemake(finished)
+    renewed = Lock.read(lock_path("study.yaml"))
+    changed = {n for n, identity in renewed.identities.items() if identity != lock.identities[n]}
+    assert changed == {"checkpoints/llama/expert2"}
+    ids = {m.recipe_id for m in list_models(load_study("study.yaml"), renewed)}
+    assert {row["recipe_id"] for row in read_csv(finished / "results/mini/recipes.csv")} == ids
+    assert all(list(finished.glob(f"results/evals/{id_}/*.json")) for id_ in ids)
+
+
+def flip_last_byte(path):
+    """Change one byte of a file and nothing that a listing shows."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    with path.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        last = stream.read(1)
+        stream.seek(-1, os.SEEK_END)
+        stream.write(bytes([last[0] ^ 1]))
+    os.utime(path, ns=times)
+
+
+def test_a_run_keeps_others_of_its_study_out_and_a_killed_one_does_not(tmp_path):
+    make_study(tmp_path, ["llama"], methods=["task_arithmetic"], sizes=[2])
+    first = subprocess.Popen(
+        command(),
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    running = tmp_path / "results/mini/running"
+    while not (running.exists() and running.read_text()):
+        assert first.poll() is None
+        time.sleep(0.01)
+    output = snakemake(tmp_path, check=False)
+    assert f"mini is being run already ({running.read_text()}); wait until it ends" in output
+    assert "Traceback" not in output
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    snakemake(tmp_path)
+    assert running.read_text() == ""
 
 
 @pytest.mark.slow
@@ -169,7 +229,8 @@ def test_kills_at_ten_moments_end_in_the_same_tables(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_studies_at_once_share_their_models(tmp_path):
+def test_two_studies_at_once_share_their_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     make_study(tmp_path, ["llama"], methods=["task_arithmetic", "tsv_m"], store_spectra=True)
     study = yaml.safe_load((tmp_path / "study.yaml").read_text())
     other = study | {"name": "other", "models_per_job": 2}
@@ -258,7 +319,7 @@ def broken_files(folder):
         (lambda s: s.update(sizes=[4]), "larger than the number of experts"),
         (
             lambda s: s["bases"]["llama"].update(checkpoint="nowhere"),
-            "study.yaml: bases.llama.checkpoint: no folder nowhere",
+            "study.yaml: bases.llama.checkpoint: nowhere: no such folder in",
         ),
     ],
 )
@@ -269,6 +330,35 @@ def test_the_workflow_refuses_a_bad_study(tmp_path, change, words):
     assert words in output
     assert "Traceback" not in output
     assert not list(tmp_path.glob("results/evals"))
+
+
+def test_a_second_study_of_the_same_name_is_refused(finished):
+    other = finished / "other.yaml"
+    other.write_text((finished / "study.yaml").read_text())
+    options = [*command()[:-1], "study=other.yaml"]
+    done = subprocess.run(options, cwd=finished, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "other.yaml: name: results/mini exists and is of another study" in done.stderr
+    other.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "no study given; run `snakemake --config study=FILE`"),
+        (["--config", "sudy=study.yaml"], "--config: unknown key 'sudy'; did you mean 'study'?"),
+        (["--configfile", "study.yaml", "--config", "seed=1"], "--config seed=...: does nothing"),
+        (["--configfile", "study.yaml", "other.yaml"], "are 2 studies; give one"),
+    ],
+)
+def test_the_workflow_refuses_options_that_would_do_nothing(tmp_path, options, words):
+    for name in ("study.yaml", "other.yaml"):
+        (tmp_path / name).write_text("name: mini\nseed: 0\n")
+    call = [*command()[: command().index("--config")], *options]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_expert_with_nan_stops_the_study_before_any_merge(tmp_path):

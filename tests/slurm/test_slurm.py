@@ -52,7 +52,7 @@ def make(folder):
 def command(*options):
     return [
         *(sys.executable, "-m", "snakemake", "tables", "--snakefile", str(ROOT / "Snakefile")),
-        *("--nolock", *options, "--config", "study=study.yaml"),
+        *(*options, "--config", "study=study.yaml"),
     ]
 
 

@@ -26,6 +26,7 @@ def fetched_checkpoints(wildcards):
 
 
 @cache
+@in_one_line
 def data_mark():
     """Return the mark of the benchmarks' data, if they come from the hub; known when the lock stands."""
     tasks = hub_tasks(STUDY)

@@ -8,7 +8,27 @@
 # Steps:   lock -> inspect, recipes
 #
 # All ids of the study follow from the lock, so the list of jobs is known once it stands; an edit of
-# the study that changes no checkpoint and no data leaves it alone.
+# the study that changes no checkpoint and no data leaves it alone. What is new, or other than it was
+# locked, is seen when snakemake starts, also where no file is younger than the lock, and the lock renewed.
+
+
+CHANGES = f"{OUT}/changes.txt"
+
+
+def write_changes():
+    """Make the lock older than a file that says what of the study it does not know, or not as it is."""
+    lines = changes_of(STUDY_FILE, CHOICE.bases, CHOICE.limit)
+    for line in lines:
+        print(f"{STUDY.name}: {line}: the lock is renewed", file=sys.stderr)
+    if lines:
+        write_atomically(CHANGES, "".join(f"{line}\n" for line in lines))
+
+
+if workflow.is_main_process:
+    try:
+        write_changes()
+    except Refusal as refusal:
+        sys.exit(f"wildmerge: {refusal}")
 
 
 def members(wildcards):
@@ -37,6 +57,7 @@ checkpoint lock:
     input:
         [name for name in checkpoints_of(STUDY) if not is_hub(name)],
         task_inputs(STUDY),
+        [CHANGES] if os.path.exists(CHANGES) else [],
     output:
         update(LOCK),
     params:

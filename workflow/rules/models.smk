@@ -14,6 +14,7 @@ JOBS = f"{OUT}/jobs"
 
 
 @cache
+@in_one_line
 def study_jobs():
     """Return all jobs of the study by id; known when the lock stands."""
     jobs = {job.id: job for job in list_jobs(opened().study, study_lock())}

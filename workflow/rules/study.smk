@@ -1,13 +1,14 @@
 # The study: which one, which part of it, and its lock, for all rules.
 #
 # Inputs:  the study file; --config study, bases, limit
-# Outputs: none; STUDY, OUT (its folder of results), LOCK, opened(), study_lock()
+# Outputs: results/<study>/running, locked while snakemake runs, and study.json, whose results they are;
+#          STUDY, OUT (its folder of results), LOCK, opened(), study_lock()
 # Steps:   load and check everything that can be known before a checkpoint is opened
 
 import os
 import re
 import sys
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,9 +16,13 @@ from snakemake.exceptions import WorkflowError
 from wildmerge.hub.references import is_hub
 from wildmerge.errors import Refusal
 from wildmerge.tasks.sources import hub_tasks, task_inputs
+from wildmerge.planning.choice import choose_study
+from wildmerge.planning.claims import claim_results
 from wildmerge.planning.lock import checkpoints_of, lock_path
 from wildmerge.planning.models import list_jobs, spectra_of
-from wildmerge.planning.opening import open_study, read_study
+from wildmerge.planning.opening import changes_of, open_study, read_study
+from wildmerge.storage.files import write_atomically
+from wildmerge.storage.locks import lock_for_life
 from wildmerge.study.recipe import short_hash
 
 # rules find the commands of the environment that snakemake itself runs in
@@ -29,27 +34,54 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 RESULTS = "results"
-# --configfile makes the study itself the workflow's configuration; --config study=FILE names it
-GIVEN = [os.path.relpath(file) for file in workflow.configfiles]
-STUDY_FILE = config.get("study", GIVEN[0] if GIVEN else "config/demo.yaml")
-BASES, LIMIT = config.get("bases"), config.get("limit")
-if isinstance(BASES, dict):  # the study's own, none of them chosen
-    BASES = None
-elif isinstance(BASES, str):
-    BASES = BASES.split(",")
-ONLY = ["--bases", ",".join(BASES)] if BASES else []
-PART = ONLY + (["--limit", str(LIMIT)] if LIMIT else [])
+
+
+def in_one_line(function):
+    """Let a refusal inside a function appear as snakemake shows its own errors, without a traceback."""
+
+    @wraps(function)
+    def refusing(*arguments):
+        try:
+            return function(*arguments)
+        except Refusal as refusal:
+            raise WorkflowError(str(refusal)) from None
+
+    return refusing
+
+
+def read_choice():
+    """Return which study is run, and the study itself, checked as far as it can be without its lock."""
+    choice = choose_study(config, workflow.configfiles)
+    study = read_study(choice.file, choice.bases, choice.limit)
+    claim_results(study.name, choice.file, Path(RESULTS), write=False)
+    return choice, study
+
+
 try:
-    STUDY = read_study(STUDY_FILE, BASES, LIMIT)
+    CHOICE, STUDY = read_choice()
 except Refusal as refusal:
-    raise WorkflowError(str(refusal))
+    sys.exit(f"wildmerge: {refusal}")
+STUDY_FILE = CHOICE.file
+ONLY = ["--bases", ",".join(CHOICE.bases)] if CHOICE.bases else []
+PART = ONLY + (["--limit", str(CHOICE.limit)] if CHOICE.limit else [])
 OUT = f"{RESULTS}/{STUDY.name}"
 LOCK = str(lock_path(STUDY_FILE))
 
 
+@in_one_line
+def begin():
+    """Take the study's results for this run alone, until its process ends, however it ends."""
+    if owner := lock_for_life(Path(OUT, "running")):
+        raise WorkflowError(
+            f"{STUDY.name} is being run already ({owner}); wait until it ends"
+        )
+    claim_results(STUDY.name, STUDY_FILE, Path(RESULTS))
+
+
 @cache
+@in_one_line
 def opened_as_of(mtime_ns):
-    return open_study(STUDY_FILE, BASES, LIMIT)
+    return open_study(STUDY_FILE, CHOICE.bases, CHOICE.limit)
 
 
 def opened():
