@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from wildmerge.checkpoints.adapter import is_adapter
@@ -90,10 +91,13 @@ def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], record: 
             left = missing(worker.results, model, evaluations)
             if not left:  # perhaps done by another job in the meantime
                 continue
+            say = (
+                partial(print, file=sys.stderr, flush=True) if bar.disable else bar.set_postfix_str
+            )
             try:
+                say(f"begun: {model.label}, {len(left)} benchmarks")  # in a log, two lines a model
                 worker.make_and_score(model, left, bar)
-                if bar.disable:  # in a log, one line a model
-                    print(f"done: {model.label}", file=sys.stderr, flush=True)
+                say(f"done: {model.label}")
             except Exception as error:
                 if not isinstance(error, Refusal):
                     traceback.print_exc()
@@ -144,7 +148,6 @@ class _Worker:
         files = {e.path(self.results, model.recipe_id): e for e in evaluations}
         new = [file for file in files if not file.exists()]
         with self._weights(model) as folder:
-            bar.set_postfix_str(model.label)
             self.session.score(folder, files, on_built=bar.expect, on_scored=bar.update)
         if model.kind != "merge":  # a checkpoint itself, which was read until now
             self._check(model, new)
