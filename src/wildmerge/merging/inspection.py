@@ -165,7 +165,9 @@ def _cosines(samples: list[Tensor]) -> NDArray[np.float64]:
     """Return the cosine of every two samples, (n, n); 0 where one is 0."""
     if not samples:
         return np.zeros((0, 0))
-    products = np.array([[float(a.dot(b)) for b in samples] for a in samples])
+    wide = [sample.double().numpy() for sample in samples]
+    # multiplied and summed in one order: BLAS rounds by where in memory the numbers happen to lie
+    products = np.array([[float((a * b).sum()) for b in wide] for a in wide])
     norms = np.sqrt(products.diagonal())
     return np.divide(
         products,
