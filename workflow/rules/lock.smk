@@ -27,8 +27,8 @@ def write_changes():
 if workflow.is_main_process:
     try:
         write_changes()
-    except Refusal as refusal:
-        sys.exit(f"wildmerge: {refusal}")
+    except (Refusal, OSError) as error:
+        sys.exit(f"wildmerge: {error}")
 
 
 def members(wildcards):

@@ -43,8 +43,8 @@ def in_one_line(function):
     def refusing(*arguments):
         try:
             return function(*arguments)
-        except Refusal as refusal:
-            raise WorkflowError(str(refusal)) from None
+        except (Refusal, OSError) as error:
+            raise WorkflowError(str(error)) from None
 
     return refusing
 
@@ -59,8 +59,8 @@ def read_choice():
 
 try:
     CHOICE, STUDY = read_choice()
-except Refusal as refusal:
-    sys.exit(f"wildmerge: {refusal}")
+except (Refusal, OSError) as error:
+    sys.exit(f"wildmerge: {error}")
 STUDY_FILE = CHOICE.file
 ONLY = ["--bases", ",".join(CHOICE.bases)] if CHOICE.bases else []
 PART = ONLY + (["--limit", str(CHOICE.limit)] if CHOICE.limit else [])
