@@ -28,10 +28,12 @@ import numpy as np
 import torch
 import yaml
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager, get_task_dict
 
 from wildmerge.scoring.prefix.backend import PrefixLM, TokenCounts
-from wildmerge.tasks.sources import include_paths
+from wildmerge.tasks.data import on_local_data
+from wildmerge.tasks.index import tasks_index
+from wildmerge.tasks.loading import SEEDS
+from wildmerge.tasks.manager import make_manager
 
 MMLU = ["mmlu_anatomy", "mmlu_econometrics"]
 # label, stock task, number of examples in the prompt, whether all items have the same examples
@@ -145,26 +147,22 @@ def load_tasks(
     benchmarks: list[tuple[str, str, int, bool]], data: str, archive: str | None = None
 ) -> dict[Any, Any]:
     """Return lm-eval's task objects, reading local data."""
-    names = sorted({task for _, task, _, _ in benchmarks if "bigbench" not in task})
     loaded = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folders = include_paths(names, None, data, Path(scratch))
         if archive:
             write_big_bench(archive, Path(scratch))
         for benchmark in benchmarks:
             _, name, examples, fixed = benchmark
-            file = Path(scratch, f"{name}.yaml")
-            content = yaml.safe_load(file.read_text())
-            if fixed and "mmlu" not in name:
-                content["fewshot_config"] = {"sampler": "first_n"}
-                file.write_text(yaml.safe_dump(content))
-            manager = TaskManager(include_path=folders, include_defaults=False)
-            task = get_task_dict([name], manager)[name]
+            first = (
+                {"fewshot_config": {"sampler": "first_n"}} if fixed and "mmlu" not in name else {}
+            )
+            manager = make_manager(
+                tasks_index(scratch), lambda config, more=first: on_local_data(config, data) | more
+            )
+            task = manager.load([name])["tasks"][name]
             task.set_config("num_fewshot", examples)
-            task.set_fewshot_seed(1234)
+            task.set_fewshot_seed(SEEDS["fewshot"])
             loaded[benchmark] = task
-            content.pop("fewshot_config", None)
-            file.write_text(yaml.safe_dump(content))
     return loaded
 
 

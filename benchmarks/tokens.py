@@ -19,7 +19,6 @@ import argparse
 import csv
 import io
 import logging
-import tempfile
 from contextlib import redirect_stderr
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,14 +27,16 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import torch
-from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 from wildmerge.scoring.prefix.memory import pass_costs
 from wildmerge.scoring.prefix.request_tree import plan_passes
 from wildmerge.scoring.prefix.requests import TokenRequests, tokenise
 from wildmerge.storage.files import write_atomically
-from wildmerge.tasks.sources import data_folders, include_paths
+from wildmerge.study.file import Benchmark
+from wildmerge.tasks.definitions import members_of
+from wildmerge.tasks.index import stock_tasks
+from wildmerge.tasks.loading import SEEDS, Loader
 
 BENCHMARKS = (
     "arc_easy arc_challenge hellaswag winogrande boolq piqa openbookqa commonsense_qa headqa prost "
@@ -78,7 +79,7 @@ def main() -> None:
         model = AutoModelForCausalLM.from_config(QWEN3_8B, dtype=torch.bfloat16)
     rows = []
     for name in BENCHMARKS:
-        if data_folders(options.data, name):
+        if any(Path(options.data, task).is_dir() for task in members_of(stock_tasks(), name).tasks):
             texts, items = real_requests(name, options.data)
             requests, source = tokenise(reader, texts), "measured"
         else:
@@ -109,16 +110,13 @@ def real_requests(name: str, data: str) -> tuple[list[tuple[str, str]], int]:
     """Return the texts that lm-eval asks for a task or group, and its number of items."""
     texts: list[tuple[str, str]] = []
     items = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        folders = include_paths([name], None, data, Path(scratch))
-        manager = TaskManager(include_path=folders, include_defaults=False)
-        for task in manager.load([name])["tasks"].values():
-            task.set_config("num_fewshot", task.get_config("num_fewshot") or 0)
-            task.set_fewshot_seed(1234)
-            with redirect_stderr(io.StringIO()):
-                task.build_all_requests()
-            texts += [instance.args for instance in task.instances]
-            items += len(task.eval_docs)
+    loaded = Loader([name], task_data=data).load(Benchmark(task=name))
+    for task in loaded["tasks"].values():
+        task.set_fewshot_seed(SEEDS["fewshot"])
+        with redirect_stderr(io.StringIO()):
+            task.build_all_requests()
+        texts += [instance.args for instance in task.instances]
+        items += len(task.eval_docs)
     return texts, items
 
 

@@ -73,7 +73,12 @@ def make_paper_lock(study: Study) -> Lock:
     for base in study.bases.values():
         for repo in (base.checkpoint, *base.experts.values()):
             checkpoints[repo] = entry(repo, SHAPES[base.checkpoint])
-    return Lock(checkpoints, {benchmark.task: {} for benchmark in study.benchmarks})
+    tasks = {}
+    for benchmark in study.benchmarks:
+        commit = hashlib.sha1(benchmark.task.encode()).hexdigest()
+        data = {f"hub data/{benchmark.task}@main": commit}
+        tasks[benchmark.task] = {"definition": commit[:16], "data": data}
+    return Lock(checkpoints, tasks)
 
 
 def entry(repo: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from wildmerge.scoring.progress import RequestsBar
 from wildmerge.scoring.session import Session
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark, EvaluationSettings
-from wildmerge.tasks.sources import data_folders, include_paths, stock_tasks
+from wildmerge.tasks.index import stock_tasks
 
 FEWSHOT = {"num_fewshot": 3}
 
@@ -188,19 +188,6 @@ def test_a_stock_task_runs_on_local_data(tiny, tmp_path):
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["n"] == 6
     assert result["chance"] == pytest.approx(1 / 3)
-
-
-def test_a_group_runs_on_local_data(tmp_path):
-    for name in ("mmlu_anatomy", "mmlu_virology"):
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
-        (folder / "test.jsonl").write_text("{}\n")
-    data = str(tmp_path / "data")
-    assert list(data_folders(data, "mmlu")) == ["mmlu_anatomy", "mmlu_virology"]
-    (tmp_path / "scratch").mkdir()
-    *_, last = include_paths(["mmlu"], None, data, tmp_path / "scratch")
-    assert last == tmp_path / "scratch"  # of two definitions of a task, the last is taken
-    assert (tmp_path / "scratch/mmlu.yaml").exists()
 
 
 GPQA = {

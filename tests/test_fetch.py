@@ -120,10 +120,15 @@ def test_data_that_cannot_be_had_are_one_line(place):
     del definition["dataset_kwargs"]
     task.write_text(yaml.safe_dump(definition))
     code, output = wildmerge(place, "fetch", "study.yaml", "data")
+    assert code == 1
+    assert (
+        "mini_two: its definition or the code that it calls changed since it was locked" in output
+    )
+    code, output = wildmerge(place, "lock", "study.yaml", token=TOKEN)
     task.write_text(before)
     assert code == 1
     last = output.splitlines()[-1]
-    assert last.startswith("wildmerge: benchmark mini_two: its data (org/nowhere) cannot be loaded")
+    assert last.startswith("wildmerge: benchmark mini_two: datasets/org/nowhere: neither a folder")
     assert "`task_data`" in last
     assert "mini_one" not in last
 

@@ -15,7 +15,8 @@ from wildmerge.errors import Refusal
 from wildmerge.planning.lock import lock_path
 from wildmerge.planning.models import list_jobs, list_models
 from wildmerge.study.file import load_study
-from wildmerge.tasks.sources import check_benchmarks, definition, stock_tasks
+from wildmerge.tasks.definitions import members_of
+from wildmerge.tasks.index import check_benchmarks, stock_tasks
 
 ROOT = Path(__file__).parent.parent
 PAPER = ROOT / "config/paper.yaml"
@@ -80,16 +81,7 @@ def test_bases_and_methods_are_called_as_in_the_published_tables(paper):
 
 def metrics(task):
     """Return the metrics that a stock task, or every member of a stock group or tag, reports."""
-    stock = stock_tasks()
-    content = definition(stock[task])
-    if "metric_list" in content and content.get("tag") != task:
-        return {entry["metric"] for entry in content["metric_list"]}
-    members = [
-        content
-        for path in set(stock.values())
-        if path.is_relative_to(stock[task].parent)
-        and "metric_list" in (content := definition(path))
-    ]
+    members = members_of(stock_tasks(), task).tasks.values()
     return set.intersection(*({e["metric"] for e in m["metric_list"]} for m in members))
 
 

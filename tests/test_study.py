@@ -9,7 +9,7 @@ import yaml
 from wildmerge.errors import Refusal
 from wildmerge.planning.opening import read_study
 from wildmerge.study.file import json_schema, load_study
-from wildmerge.tasks.sources import check_benchmarks
+from wildmerge.tasks.index import check_benchmarks
 
 STUDY = {
     "name": "small",

@@ -1,7 +1,7 @@
 # Fetching: hub checkpoints into the hub's cache, benchmark data into that of datasets (both in HF_HOME).
 #
 # Inputs:  the lock, which says what to fetch at which commit; the network
-# Outputs: results/fetched/<org>/<name>@<commit>.json and results/fetched/data-<hash>.json: marks that all
+# Outputs: results/fetched/<org>/<name>@<commit>.json, data-<hash of commits>.json: marks that all
 #          files are there and have the locked digests
 # Steps:   one for each checkpoint, one for all data; on the machine that runs snakemake
 #
@@ -25,12 +25,11 @@ def fetched_checkpoints(wildcards):
     ]
 
 
-@cache
 @in_one_line
 def data_mark():
-    """Return the mark of the benchmarks' data, if they come from the hub; known when the lock stands."""
-    tasks = hub_tasks(STUDY)
-    return [f"{FETCHED}/data-{short_hash(sorted(tasks))}.json"] if tasks else []
+    """Return the mark of the benchmarks' data at their commits, if they come from the hub."""
+    data_sets = study_lock().data_sets
+    return [f"{FETCHED}/data-{short_hash(data_sets)}.json"] if data_sets else []
 
 
 def fetched_data(wildcards):
@@ -65,9 +64,9 @@ rule fetch_data:
     input:
         ancient(LOCK),
     output:
-        f"{FETCHED}/data-{{tasks}}.json",
+        f"{FETCHED}/data-{{commits}}.json",
     wildcard_constraints:
-        tasks="[0-9a-f]{16}",
+        commits="[0-9a-f]{16}",
     params:
         study=STUDY_FILE,
         bases=ONLY,

@@ -56,7 +56,7 @@ def inspected(wildcards):
 checkpoint lock:
     input:
         [name for name in checkpoints_of(STUDY) if not is_hub(name)],
-        task_inputs(STUDY),
+        TASK_INPUTS,
         [CHANGES] if os.path.exists(CHANGES) else [],
     output:
         update(LOCK),

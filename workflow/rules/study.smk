@@ -15,9 +15,9 @@ from snakemake.exceptions import WorkflowError
 
 from wildmerge.hub.references import is_hub
 from wildmerge.errors import Refusal
-from wildmerge.tasks.sources import hub_tasks, task_inputs
 from wildmerge.planning.choice import choose_study
 from wildmerge.planning.claims import claim_results
+from wildmerge.tasks.digests import task_inputs
 from wildmerge.planning.lock import checkpoints_of, lock_path
 from wildmerge.planning.models import list_jobs, spectra_of
 from wildmerge.planning.opening import changes_of, open_study, read_study
@@ -59,6 +59,7 @@ def read_choice():
 
 try:
     CHOICE, STUDY = read_choice()
+    TASK_INPUTS = task_inputs(STUDY)
 except (Refusal, OSError) as error:
     sys.exit(f"wildmerge: {error}")
 STUDY_FILE = CHOICE.file

@@ -139,6 +139,7 @@ class _Worker:
             study.evaluation,
             tasks_dir=study.tasks_dir,
             task_data=study.task_data,
+            locked=lock.tasks,
             store=results / "requests",
             device=device,
         )

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
-from wildmerge.planning.lock import Entry, Lock, checkpoints_of, files_of, identity_of, lock_tasks
+from wildmerge.planning.lock import Lock, checkpoints_of, files_of, identity_of, lock_tasks
 from wildmerge.study.file import Study
+from wildmerge.tasks.data import hub_key
+from wildmerge.tasks.digests import LockedTask
 
 
 def changes(study: Study, lock: Lock) -> list[str]:
@@ -31,8 +33,9 @@ def _identity_now(name: str, lock: Lock) -> str:
         return ""
 
 
-def _tasks_now(study: Study, lock: Lock) -> dict[str, Entry]:
+def _tasks_now(study: Study, lock: Lock) -> dict[str, LockedTask]:
     try:
-        return lock_tasks(study)
+        known = lock.data_sets
+        return lock_tasks(study, lambda *source: known.get(hub_key(*source), ""))
     except Refusal:  # data that are not there are made, or missed, later
         return {b.task: lock.tasks.get(b.task, {}) for b in study.benchmarks}

@@ -62,9 +62,9 @@ def fetch_study(
         problems.append(str(refusal))
     tasks: list[str] = []
     if not names or DATA in names:
-        from wildmerge.tasks.data import fetch_data
+        from wildmerge.tasks.fetching import fetch_data
 
-        tasks, unfetched = fetch_data(study)
+        tasks, unfetched = fetch_data(study, ensure_locked(study_file, bases).lock.tasks)
         problems += unfetched
     if problems:
         raise Refusal("; ".join(problems))

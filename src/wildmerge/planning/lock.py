@@ -9,7 +9,7 @@ known without weights.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,26 @@ from tqdm import tqdm
 from wildmerge.checkpoints.files import model_files
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
-from wildmerge.hub.resolving import resolve_all
+from wildmerge.hub.resolving import resolve_all, resolve_dataset
 from wildmerge.planning.lock_content import check_content
 from wildmerge.storage.digests import digest_of
 from wildmerge.storage.files import read_json, write_json
 from wildmerge.study.file import Study
 from wildmerge.study.recipe import short_hash
-from wildmerge.tasks.sources import data_files, definition_files
+from wildmerge.tasks.data import hub_key
+from wildmerge.tasks.digests import LockedTask, data_sets, lock_task
+from wildmerge.tasks.index import tasks_index
 
 Entry = dict[str, Any]
 SCHEMA = 2
-"""Of lock files; 2 has the digests of all that is read, and no times of files."""
+"""Of lock files; 2 has the digests of all that is read and no times of files, definitions with all that
+they include and call, and the commits of data sets of the hub."""
 
 
 class Lock:
     """The content of a lock file; `checkpoints` and `tasks` map names to locked entries."""
 
-    def __init__(self, checkpoints: dict[str, Entry], tasks: dict[str, Entry]) -> None:
+    def __init__(self, checkpoints: dict[str, Entry], tasks: dict[str, LockedTask]) -> None:
         self.checkpoints = checkpoints
         self.tasks = tasks
 
@@ -74,6 +77,13 @@ class Lock:
             for name, content in now.items()
             if before.get(name) != content
         ]
+
+    @property
+    def data_sets(self) -> dict[str, str]:
+        """Commits of the data sets of the hub that benchmarks read, by `hub org/name@revision`."""
+        return {
+            key: commit for task in self.tasks.values() for key, commit in data_sets(task).items()
+        }
 
     @property
     def identities(self) -> dict[str, str]:
@@ -121,8 +131,8 @@ def make_lock(
 
     Args:
         study: the study.
-        old: an earlier lock; its hub checkpoints keep their commits.
-        update: look up the hub checkpoints anew all the same.
+        old: an earlier lock; its hub checkpoints and data sets keep their commits.
+        update: look up hub checkpoints and data sets anew all the same.
         keep: keep what the earlier lock knows of other checkpoints; for a part of a study.
 
     Raises:
@@ -137,7 +147,8 @@ def make_lock(
     folders = [name for name in names if name not in checkpoints]
     for name in tqdm(folders, desc="locking", unit="checkpoint", disable=None):
         checkpoints[name] = _lock_folder(name)
-    lock = Lock({name: checkpoints[name] for name in names}, lock_tasks(study))
+    look_up = _looking_up({} if old is None or update else old.data_sets)
+    lock = Lock({name: checkpoints[name] for name in names}, lock_tasks(study, look_up))
     for name, base in study.bases.items():
         _refuse_duplicates(name, {"the base": base.checkpoint, **base.experts}, lock.identities)
     if keep:
@@ -207,10 +218,26 @@ def _refuse_duplicates(
             )
 
 
-def lock_tasks(study: Study) -> dict[str, Entry]:
-    """Hash the definition and the data of every task that does not come from lm-eval alone."""
-    tasks = {}
-    for benchmark in study.benchmarks:
-        files = [*definition_files(study, benchmark.task), *data_files(study, benchmark.task)]
-        tasks[benchmark.task] = {str(f): digest_of(f) for f in files}
-    return dict(sorted(tasks.items()))
+def lock_tasks(study: Study, commit_of: Callable[[str, str], str]) -> dict[str, LockedTask]:
+    """Lock what decides the questions of every benchmark.
+
+    Args:
+        study: the study.
+        commit_of: gives the commit of a data set of the hub at a revision.
+    """
+    index = tasks_index(study.tasks_dir)
+    tasks = sorted({benchmark.task for benchmark in study.benchmarks})
+    return {task: lock_task(index, task, study.task_data, commit_of) for task in tasks}
+
+
+def _looking_up(known: Mapping[str, str]) -> Callable[[str, str], str]:
+    """Return what asks the hub for commits, once each, that are not known."""
+    found = dict(known)
+
+    def commit_of(name: str, revision: str) -> str:
+        key = hub_key(name, revision)
+        if key not in found:
+            found[key] = resolve_dataset(name, revision)
+        return found[key]
+
+    return commit_of

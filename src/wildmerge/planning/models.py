@@ -20,6 +20,7 @@ from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Base, Benchmark, Study
 from wildmerge.study.grid import Variant
 from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id, short_hash
+from wildmerge.tasks.loading import SEEDS
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,31 @@ def list_evaluations(study: Study, lock: Lock) -> list[Evaluation]:
 
 def evaluation_id(study: Study, benchmark: Benchmark, lock: Lock) -> str:
     """Return the id of everything that decides a score except the model."""
+    locked = lock.tasks[benchmark.task]
     return short_hash(
         {
+            "schema": 2,
             "task": benchmark.task,
-            "definition": sorted(lock.tasks[benchmark.task].values()),
-            "lm_eval": metadata.version("lm_eval"),
+            "definition": locked["definition"],
+            "data": sorted(locked["data"].values()),
+            "seeds": SEEDS,
             "num_fewshot": benchmark.num_fewshot,
             "limit": benchmark.limit,
             "metric": benchmark.metric,
-            "evaluation": study.evaluation.model_dump(),
+            "settings": study.evaluation.model_dump(),
+            "versions": deciding_versions(study.evaluation.backend),
         }
     )
+
+
+def deciding_versions(backend: str) -> dict[str, str]:
+    """Return the versions of the libraries that can change a score beyond rounding.
+
+    lm-eval's prompts and rules, transformers' models and tokenizers, vLLM's models. torch's kernels
+    round in other ways from version to version as from processor to processor, and no more.
+    """
+    names = ["lm_eval", "transformers", *(["vllm"] if backend == "vllm" else [])]
+    return {name: metadata.version(name) for name in names}
 
 
 def missing(results: Path, model: Model, evaluations: list[Evaluation]) -> list[Evaluation]:

@@ -16,7 +16,7 @@ from wildmerge.planning.admission import OpenStudy, admit
 from wildmerge.planning.changes import changes
 from wildmerge.planning.lock import Lock, checkpoints_of, is_current, lock_path, make_lock
 from wildmerge.study.file import Study, load_study
-from wildmerge.tasks.sources import check_benchmarks
+from wildmerge.tasks.index import check_benchmarks
 
 MADE = "results/"
 """Checkpoints below this folder may be missing: rules of the workflow make those of the examples."""

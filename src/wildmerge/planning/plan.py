@@ -15,9 +15,10 @@ from tabulate import tabulate
 from wildmerge.errors import Refusal, unknown
 from wildmerge.planning.admission import admit
 from wildmerge.planning.costs import NUMBERS, Cost, Size, base_size, benchmark_cost
-from wildmerge.planning.lock import Entry, Lock, checkpoints_of
+from wildmerge.planning.lock import Lock, checkpoints_of
 from wildmerge.planning.models import Model, list_jobs, list_models
 from wildmerge.study.file import Study
+from wildmerge.tasks.digests import LockedTask
 
 GPUS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "L4": 121}
 """Peak dense bfloat16 TFLOP/s by the makers' data sheets."""
@@ -72,7 +73,8 @@ def plan(
 def placeholder(study: Study, lock: Lock | None = None) -> Lock:
     """Return the lock, with stand-ins for what it lacks: counts are right, ids of these are void."""
     entries = {name: {"identity": name} for name in checkpoints_of(study)}
-    tasks: dict[str, Entry] = {benchmark.task: {} for benchmark in study.benchmarks}
+    unknown_task: LockedTask = {"definition": "", "data": {}}
+    tasks = {benchmark.task: unknown_task for benchmark in study.benchmarks}
     return Lock(entries | lock.checkpoints, tasks | lock.tasks) if lock else Lock(entries, tasks)
 
 

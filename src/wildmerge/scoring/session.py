@@ -15,21 +15,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wildmerge.errors import Refusal, unknown
+from wildmerge.errors import Refusal
 from wildmerge.scoring.result import Result, result_of, tokens_of
 from wildmerge.storage.files import write_json
 from wildmerge.storage.folders import Scratch
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark, EvaluationSettings
-from wildmerge.tasks.loading import Loader
+from wildmerge.tasks.checks import check_benchmark
+from wildmerge.tasks.digests import LockedTask
+from wildmerge.tasks.loading import SEEDS, Loader
 
 if TYPE_CHECKING:
     from wildmerge.scoring.vllm.engine import Engine
 
 logger = logging.getLogger(__name__)
-
-FEWSHOT_SEED = 1234
-"""lm-eval's own default seed of drawing few-shot examples."""
 
 
 class Session:
@@ -40,12 +39,14 @@ class Session:
         settings: backend, dtype and chat template.
         tasks_dir: folder of own task YAMLs.
         task_data: folder <task>/<split>.jsonl that replaces stock tasks' data.
+        locked: what the study's lock says of its benchmarks; what differs from it is refused.
         device: "cpu", "cuda" or "cuda:i".
         store: folder for tokens and passes, which all models of a base share; None keeps none.
         batch_size: of the `hf` backend.
 
     Attributes:
         requests: number of requests of each benchmark that was built so far, by its name.
+        documents: digest of all that each checked benchmark asks.
     """
 
     def __init__(
@@ -55,16 +56,18 @@ class Session:
         *,
         tasks_dir: str | None = None,
         task_data: str | None = None,
+        locked: Mapping[str, LockedTask] | None = None,
         store: Path | None = None,
         device: str = "cpu",
         batch_size: int = 16,
     ) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._scratch = Scratch("wildmerge-engine-")
-        self._loader = Loader(tasks, tasks_dir, task_data)
+        self._loader = Loader(tasks, tasks_dir, task_data, locked)
         _quiet()
         self._built: set[tuple[str, str | None]] = set()
         self.requests: dict[str, int] = {}
+        self.documents: dict[Benchmark, str] = {}
         self.settings = settings
         self.store = store
         self.device = device
@@ -73,11 +76,9 @@ class Session:
     def check(self, benchmarks: Iterable[Benchmark]) -> None:
         """Load tasks and their data, before any model; raises Refusal where one cannot be scored."""
         for benchmark in benchmarks:
-            for name, task in self._loader.load(benchmark)["tasks"].items():
-                known = [entry["metric"] for entry in task.config.metric_list or ()]
-                if known and benchmark.metric not in known:
-                    problem = unknown("metric", benchmark.metric, known)
-                    raise Refusal(f"benchmark {name}: {problem}")
+            if benchmark not in self.documents:
+                loaded = self._loader.load(benchmark)
+                self.documents[benchmark] = check_benchmark(benchmark, loaded)
 
     def score(
         self,
@@ -144,7 +145,7 @@ class Session:
             chat = dict.fromkeys(chat, True) | {"chat_template": lm.apply_chat_template}
         self.requests[name] = 0
         for task in self._loader.load(evaluation.benchmark)["tasks"].values():
-            task.set_fewshot_seed(seed=FEWSHOT_SEED)
+            task.set_fewshot_seed(seed=SEEDS["fewshot"])
             with redirect_stderr(io.StringIO()):
                 self.requests[name] += prepare(task, evaluation.benchmark.limit, chat)
         self._built = {(other, t) for other, t in self._built if other != name} | {(name, template)}

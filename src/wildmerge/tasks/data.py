@@ -1,66 +1,153 @@
-"""Benchmark data of the hub, downloaded into the cache of datasets where there is network.
-
-Every task is loaded once as for scoring, so that what it will ask for on a compute node without network
-is exactly what is there.
-"""
+"""Where a task's data come from: files named by its definition, the study's `task_data`, or the hub."""
 
 from __future__ import annotations
 
-import logging
-import time
-
-from tqdm import tqdm
+import re
+from collections.abc import Callable, Mapping
+from glob import glob
+from pathlib import Path
+from typing import Any
 
 from wildmerge.errors import Refusal
-from wildmerge.hub.retries import PAUSES
-from wildmerge.study.file import Benchmark, Study
-from wildmerge.tasks.loading import Loader
-from wildmerge.tasks.sources import hub_tasks, source_of
+from wildmerge.hub.data_sets import data_file
+from wildmerge.tasks.definitions import Config
+
+HUB = "hub "
+"""How a lock's names of data sets of the hub begin; others are paths."""
+
+_READERS = {"arrow", "csv", "json", "pandas", "parquet", "text", "xml"}
+"""Values of dataset_path that are a file format, not a data set."""
+_ON_HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
+_SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
-def fetch_data(study: Study) -> tuple[list[str], list[str]]:
-    """Fetch the data of all of a study's benchmarks that come from the hub.
+def on_local_data(config: Config, task_data: str | None) -> Config:
+    """Return a definition that reads `<task_data>/<task>/<split>.jsonl`, where that folder is there.
 
-    Returns:
-        The benchmarks whose data are there now, and a line on each whose data could not be fetched.
+    A task that names local files itself keeps them.
+
+    Raises:
+        Refusal: there is no folder `task_data`, or the task's holds no file.
     """
-    tasks = hub_tasks(study)
-    if not tasks:
-        return [], []
-    import datasets
-
-    loader = Loader(tasks, study.tasks_dir, study.task_data)
-    datasets.disable_progress_bars()
-    for library in ("lm_eval", "datasets", "huggingface_hub"):  # they quote addresses and headers
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    benchmarks = {b.task: b for b in study.benchmarks}
-    problems = {}
-    for task in tqdm(tasks, desc="fetching data", unit="benchmark", disable=None):
-        try:
-            _load(loader, benchmarks[task])
-        except Refusal as refusal:
-            error = refusal.__cause__
-            problems[task] = _in_one_line(study, task, error) if error else str(refusal)
-    return [task for task in tasks if task not in problems], [*problems.values()]
-
-
-def _load(loader: Loader, benchmark: Benchmark) -> None:
-    """Load a benchmark; twice more after a failure that may pass."""
-    for pause in (*PAUSES[:2], None):
-        try:
-            loader.load(benchmark)
-            return
-        except Refusal as refusal:
-            if pause is None or not isinstance(refusal.__cause__, OSError | RuntimeError):
-                raise
-            time.sleep(pause)
+    if task_data is None or local_files(config):
+        return config
+    if not Path(task_data).is_dir():
+        raise Refusal(
+            f"task_data: no folder {task_data}; check the path, or make it: "
+            f"snakemake --config study=STUDY.yaml -- {task_data}"
+        )
+    folder = Path(task_data, str(config["task"]))
+    if not folder.is_dir():
+        return config
+    splits = {path.stem: str(path) for path in sorted(folder.glob("*.jsonl"))}
+    if not splits:
+        raise Refusal(
+            f"{folder}: no <split>.jsonl in it; fetch the data of '{config['task']}' again"
+        )
+    changes: Config = {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": splits},
+        "custom_dataset": None,
+    }
+    absent = {key: None for key in _SPLITS if config.get(key) not in {*splits, None}}
+    return config | changes | absent
 
 
-def _in_one_line(study: Study, task: str, error: BaseException) -> str:
-    """Say which data are missing and how to provide them; an error's own text quotes requests."""
-    where = source_of(study, task) or "its source"
-    return (
-        f"benchmark {task}: its data ({where}) cannot be loaded ({type(error).__name__}); try again, "
-        f"put them into the folder that `task_data` names as {task}/<split>.jsonl, or copy HF_HOME "
-        "from a machine that has them"
-    )
+def local_files(config: Config) -> list[Path]:
+    """Return the files, there or not yet, that a definition reads from this machine."""
+    path = config.get("dataset_path")
+    kwargs = config.get("dataset_kwargs") or {}
+    if path in _READERS:
+        named = [text for text in _texts(kwargs.get("data_files")) if "://" not in text]
+        files = [file for text in named for file in _matching(text)]
+        return files + (_below(Path(kwargs["data_dir"])) if kwargs.get("data_dir") else [])
+    return _below(Path(path)) if path and Path(path).is_dir() else []
+
+
+def repositories(config: Config) -> list[tuple[str, str]]:
+    """Return the data sets of the hub that a definition reads, each with its revision.
+
+    Raises:
+        Refusal: a file is at an address of the net, whose content nothing can lock.
+    """
+    path = config.get("dataset_path")
+    kwargs = config.get("dataset_kwargs") or {}
+    if not path or local_files(config):
+        return []
+    if path not in _READERS:
+        return [(path, kwargs.get("revision") or "main")]
+    found = []
+    for text in _texts(kwargs.get("data_files")):
+        match = _ON_HUB.fullmatch(text)
+        if match is None:
+            raise Refusal(
+                f"benchmark {config['task']}: its data at {text.partition('?')[0]} cannot be locked; "
+                "download them, and name the file in the task's YAML"
+            )
+        found.append((match[1], match[2] or "main"))
+    return found
+
+
+def hub_key(name: str, revision: str) -> str:
+    """Return what a lock calls a data set of the hub."""
+    return f"{HUB}{name}@{revision}"
+
+
+def at_commits(config: Config, commits: Mapping[str, str], cache: Path) -> Config:
+    """Return a definition that reads its data sets of the hub at the given commits.
+
+    Args:
+        config: the definition.
+        commits: by `hub_key`, as a lock has them.
+        cache: holds prepared data, a folder for each commit: without network `datasets` takes
+            whichever commit it finds in a folder.
+
+    Raises:
+        Refusal: a single file of a data set cannot be had.
+    """
+    sources = repositories(config)
+    if not sources:
+        return config
+    kwargs = dict(config.get("dataset_kwargs") or {})
+    if config["dataset_path"] in _READERS:
+        kwargs["data_files"] = replaced(kwargs["data_files"], lambda text: _fetched(text, commits))
+    else:
+        commit = commits[hub_key(*sources[0])]
+        kwargs |= {"revision": commit, "cache_dir": str(cache / commit)}
+    return config | {"dataset_kwargs": kwargs}
+
+
+def replaced(value: Any, change: Callable[[str], Any]) -> Any:
+    """Return `data_files` with every text in it changed."""
+    if isinstance(value, dict):
+        return {key: replaced(inner, change) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [replaced(inner, change) for inner in value]
+    return change(str(value))
+
+
+def _fetched(text: str, commits: Mapping[str, str]) -> str:
+    """Return where a file `hf://datasets/org/name/file` lies, downloaded if there is network."""
+    match = _ON_HUB.fullmatch(text)
+    assert match is not None  # repositories() refuses others
+    commit = commits[hub_key(match[1], match[2] or "main")]
+    return str(data_file(match[1], commit, match[3]))
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the paths and addresses in `data_files`."""
+    found: list[str] = []
+    replaced(value if value is not None else [], found.append)
+    return found
+
+
+def _matching(text: str) -> list[Path]:
+    """Return the files that a path or a pattern names."""
+    return [Path(path) for path in sorted(glob(text, recursive=True))] or [Path(text)]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the files below a folder that is a data set."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in files if not path.name.startswith(".")]

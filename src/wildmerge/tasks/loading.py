@@ -1,25 +1,28 @@
 """Benchmarks loaded by lm-eval: the one way in, for fetching their data and for scoring.
 
-A few tasks shuffle choices with the global `random` while they load, so it is seeded before each.
+What is loaded follows from definition, data and seeds alone: random number generators are seeded as
+lm-eval seeds them, and nothing that an earlier process made of the documents is taken from a cache.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import random
 import re
-from collections.abc import Iterable
-from contextlib import redirect_stderr
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 from wildmerge.errors import Refusal
-from wildmerge.storage.folders import Scratch
 from wildmerge.study.file import Benchmark
-from wildmerge.tasks.sources import include_paths
+from wildmerge.tasks.data import at_commits, hub_key, on_local_data
+from wildmerge.tasks.definitions import Config
+from wildmerge.tasks.digests import LockedTask, data_sets, lock_task
+from wildmerge.tasks.index import tasks_index, unknown_task
 
-SEED = 0
-"""lm-eval's own default seed of task preparation."""
+SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
+"""lm-eval's own default seeds."""
 
 
 class Loader:
@@ -29,40 +32,114 @@ class Loader:
         tasks: names of all tasks that will be asked for.
         tasks_dir: folder of own task YAMLs.
         task_data: folder <task>/<split>.jsonl that replaces stock tasks' data.
+        locked: what the study's lock says of its benchmarks; without it data of the hub are those of
+            today, or those that the cache has.
 
     Raises:
         Refusal: a task is known nowhere.
     """
 
     def __init__(
-        self, tasks: Iterable[str], tasks_dir: str | None = None, task_data: str | None = None
+        self,
+        tasks: Iterable[str],
+        tasks_dir: str | None = None,
+        task_data: str | None = None,
+        locked: Mapping[str, LockedTask] | None = None,
     ) -> None:
-        self._scratch = Scratch("wildmerge-tasks-")
-        folders = include_paths(list(tasks), tasks_dir, task_data, self._scratch.path)
-        from lm_eval.tasks import TaskManager
-
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # takes its chatter
-        self._manager = TaskManager(include_path=list(folders), include_defaults=False)
-        self._loaded: dict[str, Any] = {}
+        self._index = tasks_index(tasks_dir)
+        for task in tasks:
+            if task not in self._index:
+                raise Refusal(unknown_task(task, tasks_dir))
+        self._task_data = task_data
+        self._locked = locked
+        self._loaded: dict[Benchmark, dict[str, Any]] = {}
 
     def load(self, benchmark: Benchmark) -> dict[str, Any]:
         """Return lm-eval's tasks, groups and their members, with data and number of examples.
 
         Raises:
-            Refusal: the data cannot be read, or the task's definition fixes another number of examples.
+            Refusal: the data cannot be read, definition or data are not the locked ones, or the
+                definition fixes another number of examples.
         """
-        name = benchmark.name
-        if name not in self._loaded:
-            random.seed(SEED)
-            try:
-                with redirect_stderr(io.StringIO()):  # progress bars of reading the data
-                    loaded = self._manager.load([benchmark.task])
-            except Exception as error:  # of any library that reads data
-                raise Refusal(_unreadable(benchmark.task, error)) from error
+        if benchmark not in self._loaded:
+            loaded = self._load(benchmark.task)
             for member, task in loaded["tasks"].items():
                 _set_fewshot(member, task, benchmark.num_fewshot)
-            self._loaded[name] = loaded
-        return self._loaded[name]  # type: ignore[no-any-return]
+            self._loaded[benchmark] = loaded
+        return self._loaded[benchmark]
+
+    def _load(self, task: str) -> dict[str, Any]:
+        from wildmerge.tasks.manager import make_manager
+
+        commits = self.require_unchanged(task)
+        manager = make_manager(self._index, lambda config: self._prepare(config, commits))
+        try:
+            with redirect_stderr(io.StringIO()), _no_cache():  # progress bars of reading the data
+                seed()
+                return dict(manager.load([task]))
+        except Refusal:
+            raise
+        except Exception as error:  # of any library that reads data
+            raise Refusal(_unreadable(task, error)) from error
+
+    def _prepare(self, config: Config, commits: Mapping[str, str]) -> Config:
+        """Return a task's definition with its data replaced by local ones, or at the locked commits."""
+        import datasets
+
+        config = on_local_data(config, self._task_data)
+        if not commits:
+            return config
+        return at_commits(config, commits, Path(datasets.config.HF_DATASETS_CACHE, "commits"))
+
+    def require_unchanged(self, task: str) -> Mapping[str, str]:
+        """Return the locked commits of a benchmark's data sets; none without a lock.
+
+        Raises:
+            Refusal: definition, code or local data of the benchmark are not the locked ones.
+        """
+        if self._locked is None:
+            return {}
+        locked = self._locked.get(task, {"definition": "", "data": {}})
+        commits: dict[str, str] = locked["data"]
+
+        def commit_of(name: str, revision: str) -> str:
+            return commits.get(hub_key(name, revision), "")
+
+        now = lock_task(self._index, task, self._task_data, commit_of)
+        if now != locked:
+            changed = [k for k, v in now["data"].items() if commits.get(k, v) != v]
+            what = (
+                f"its data {changed[0]}" if changed else "its definition or the code that it calls"
+            )
+            raise Refusal(
+                f"benchmark {task}: {what} changed since it was locked; run `wildmerge lock` on the "
+                "study again"
+            )
+        return data_sets(locked)
+
+
+def seed() -> None:
+    """Seed the generators that tasks may draw from, as lm-eval does before it loads any."""
+    import numpy as np
+    import torch
+
+    random.seed(SEEDS["random"])
+    np.random.seed(SEEDS["numpy"])  # noqa: NPY002 - what lm-eval seeds and tasks draw from
+    torch.manual_seed(SEEDS["torch"])
+
+
+@contextmanager
+def _no_cache() -> Iterator[None]:
+    """Keep `datasets` from taking, for what a function made of documents, an earlier run's outcome."""
+    import datasets
+
+    enabled = datasets.is_caching_enabled()
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        if enabled:
+            datasets.enable_caching()
 
 
 def _unreadable(task: str, error: Exception) -> str:
