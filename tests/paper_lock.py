@@ -1,12 +1,13 @@
 """A lock of the paper's study as the hub would give it.
 
-Repositories are the study's and shapes those of the four bases; commits, files and digests are made up.
+Repositories are the study's, definitions of benchmarks lm-eval's and shapes those of the four bases;
+commits, files and their digests are made up.
 """
 
 import hashlib
 from typing import Any
 
-from wildmerge.planning.lock import Lock
+from wildmerge.planning.lock import Lock, lock_tasks
 from wildmerge.study.file import Study
 
 SHAPES = {  # config.json of each base, as far as shapes follow from it
@@ -73,11 +74,7 @@ def make_paper_lock(study: Study) -> Lock:
     for base in study.bases.values():
         for repo in (base.checkpoint, *base.experts.values()):
             checkpoints[repo] = entry(repo, SHAPES[base.checkpoint])
-    tasks = {}
-    for benchmark in study.benchmarks:
-        commit = hashlib.sha1(benchmark.task.encode()).hexdigest()
-        data = {f"hub data/{benchmark.task}@main": commit}
-        tasks[benchmark.task] = {"definition": commit[:16], "data": data}
+    tasks = lock_tasks(study, lambda *source: hashlib.sha1(repr(source).encode()).hexdigest())
     return Lock(checkpoints, tasks)
 
 
