@@ -118,10 +118,8 @@ def _counted(study: Study, benchmark: Benchmark, lock: Lock | None, results: Pat
             result = json.loads(path.read_text())
             tokens = result.get("tokens", {})
             if tokens.get("naive"):
-                naive = tokens["naive"]  # what `hf` would compute is not counted: at most this
+                naive = tokens["naive"]
+                counts = (naive, tokens.get("grouped") or naive, tokens["computed"])
                 source = f"counted on {result['n']:,} items with {name}"
-                cost = Cost(
-                    result["n"], tokens["requests"], naive, naive, tokens["computed"], source
-                )
-                found.append(cost)
+                found.append(Cost(result["n"], tokens["requests"], *counts, source))
     return max(found, key=lambda cost: cost.items, default=None)
