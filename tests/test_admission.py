@@ -81,6 +81,22 @@ def test_a_missing_tokenizer_is_named_before_anything_is_merged(study_file):
         admit(study, make_lock(study))
 
 
+def test_a_missing_chat_template_is_named_before_anything_is_merged(study_file, capsys):
+    change(study_file, evaluation={"chat_template": True}, on_incompatible="skip")
+    main(["lock", str(study_file)])
+    template = '{"chat_template": "{{ messages }}"}'
+    for folder in Path("checkpoints/llama").iterdir():
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config["chat_template"] = [{"name": "default", "template": template}]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    Path("checkpoints/llama/expert2/chat_template.jinja").write_text(template)
+    assert main(["inspect-study", str(study_file), "llama"]) == 0
+    config["chat_template"] = [{"name": "tool_use", "template": template}]
+    Path("checkpoints/llama/expert0/tokenizer_config.json").write_text(json.dumps(config))
+    assert main(["inspect-study", str(study_file), "llama"]) == 1
+    assert "expert0: its tokenizer has no chat template" in capsys.readouterr().err
+
+
 def test_skipping_an_expert_is_as_if_it_had_not_been_named(study_file):
     change(study_file, on_incompatible="skip")
     skipping = load_study(study_file)

@@ -90,6 +90,7 @@ rule inspect:
     params:
         study=STUDY_FILE,
         untie=STUDY.untie,
+        chat_template=STUDY.evaluation.chat_template,
         identities=identities,
     message:
         "Inspect the experts of {wildcards.base}: would they merge?"

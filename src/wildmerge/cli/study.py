@@ -121,9 +121,10 @@ def inspect_study(
     """Print whether the experts of one of a study's bases merge; exit with 1 when one does not."""
     from wildmerge.cli.printing import report_inspection
     from wildmerge.merging.inspection import inspect, unmeasured
-    from wildmerge.planning.opening import open_study
+    from wildmerge.planning.opening import open_study, require_chat_templates
 
     opened = open_study(study, [base])
+    require_chat_templates(opened)
     ((name, members),) = opened.study.bases.items()
     folder_of = opened.lock.folder
     experts = {expert: folder_of(reference) for expert, reference in members.experts.items()}

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wildmerge.checkpoints.adapter import is_adapter
+from wildmerge.checkpoints.chat import has_chat_template
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.planning.admission import OpenStudy, admit
@@ -106,6 +108,23 @@ def lock_study(
     opened = admit(study, lock)  # before the lock stands, which jobs rely on
     lock.write(where)
     return replace(opened, renewed=lock.news(old) if old else [])
+
+
+def require_chat_templates(opened: OpenStudy) -> None:
+    """Raise Refusal for a checkpoint that is scored with a chat template and has none.
+
+    Needs the checkpoints' files, not their weights. An adapter is scored with its base's tokenizer.
+    """
+    if not opened.study.evaluation.chat_template:
+        return
+    for name, base in opened.study.bases.items():
+        for reference in (base.checkpoint, *base.experts.values()):
+            adapter = is_adapter(opened.lock.checkpoints[reference]["config"])
+            if not adapter and not has_chat_template(opened.lock.folder(reference)):
+                raise Refusal(
+                    f"bases.{name}: {reference}: its tokenizer has no chat template; add one as "
+                    "chat_template.jinja, or set evaluation.chat_template: false"
+                )
 
 
 def ensure_locked(path: str | Path, bases: Sequence[str] | None = None) -> OpenStudy:
