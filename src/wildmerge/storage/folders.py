@@ -16,11 +16,10 @@ from typing import IO
 
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import current_umask
-from wildmerge.storage.heartbeat import HERE, beating, silent
+from wildmerge.storage.heartbeat import HERE, SILENCE, beating, silent
 from wildmerge.storage.locks import is_open_at, try_lock
 
 _LOCK = ".wildmerge.lock"
-_SILENCE = 600.0  # seconds; many times heartbeat.BEAT
 
 
 @contextmanager
@@ -90,7 +89,7 @@ def remove_leftovers(parent: Path, prefix: str) -> None:
             with open(folder / _LOCK, "r+") as lock:
                 free = try_lock(lock)
                 proves = free and lock.read() == HERE
-                if proves or (free is not False and silent(folder / _LOCK, _SILENCE)):
+                if proves or (free is not False and silent(folder / _LOCK, SILENCE)):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
