@@ -71,7 +71,7 @@ def test_a_line_holds_the_tables_numbers_in_its_methods_look(tables):
 
 
 def test_looks_are_distinct_and_an_unknown_methods_look_is_stable():
-    looks = list(appearance.METHODS.values())
+    looks = [appearance.look(method) for method in appearance.DRAWN]
     assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == 7
     assert appearance.look("my_mean") == appearance.look("my_mean")
     assert appearance.look("my_mean").colour not in {look.colour for look in looks}

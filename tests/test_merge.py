@@ -23,7 +23,7 @@ from wildmerge.methods import catalogue as methods
 from wildmerge.storage.files import sha256_of
 from wildmerge.study.recipe import Recipe
 
-METHODS = sorted(methods.PUBLISHED)
+METHODS = sorted(methods.discover())
 
 
 def recipe(family, method="task_arithmetic", **changes):

@@ -56,7 +56,7 @@ def expected(method, deltas, role):
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("method", sorted(methods.PUBLISHED))
+@pytest.mark.parametrize("method", sorted(methods.discover()))
 def test_every_method_follows_its_formula(method, shape, n):
     vectors, deltas = task_vectors(*SHAPES[shape], n)
     update = update_of(method, vectors)
@@ -65,7 +65,7 @@ def test_every_method_follows_its_formula(method, shape, n):
     )
 
 
-@pytest.mark.parametrize("method", sorted(methods.PUBLISHED))
+@pytest.mark.parametrize("method", sorted(methods.discover()))
 @pytest.mark.parametrize("shape", ["tall", "vector"])
 def test_experts_that_did_not_move_leave_the_base(method, shape):
     name, size = SHAPES[shape]
@@ -74,7 +74,7 @@ def test_experts_that_did_not_move_leave_the_base(method, shape):
     assert torch.equal(update_of(method, vectors), torch.zeros(size, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("method", sorted(methods.PUBLISHED))
+@pytest.mark.parametrize("method", sorted(methods.discover()))
 def test_one_expert_that_did_not_move_is_well_defined(method):
     """A zero task vector among others; null space dropped where rank would be deficient."""
     name, size = SHAPES["tall"]
@@ -255,7 +255,7 @@ def test_chunk_size_never_changes_a_result():
     generator = torch.Generator().manual_seed(5)
     base = torch.randn(size, generator=generator)
     experts = [base + 0.1 * torch.randn(size, generator=generator) for _ in range(4)]
-    for method in sorted(methods.PUBLISHED):
+    for method in sorted(methods.discover()):
         updates = [
             update_of(method, TaskVectors(base, experts, name=name, chunk=chunk))
             for chunk in (7, 64, 960)

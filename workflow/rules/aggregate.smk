@@ -1,6 +1,6 @@
 # Aggregation: from a study's result files to its tables, and from the tables to its figures.
 #
-# Inputs:  results/<study>/recipes.csv and benchmarks.csv; `study_results`, which stand when every
+# Inputs:  results/<study>/recipes.csv, benchmarks.csv and methods.csv; `study_results`, which stand when every
 #          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json and every merge report
 #          results/merges/<recipe_id>.json of the study stands; results/<study>/inspect
 # Outputs: results/<study>/tables: tidy CSV files, and Tables 1-3 also as LaTeX and Markdown
@@ -21,6 +21,7 @@ TIDY_TABLES = [
     "benchmarks",
     "inspection",
     "cosines",
+    "methods",
     "provenance",
     "published_comparison",
 ]
@@ -34,6 +35,7 @@ rule aggregate:
         published=STUDY.published or [],
         recipes=f"{RESULTS}/{STUDY.name}/recipes.csv",
         benchmarks=f"{RESULTS}/{STUDY.name}/benchmarks.csv",
+        methods=f"{RESULTS}/{STUDY.name}/methods.csv",
     output:
         csv=expand(f"{TABLES}/{{name}}.csv", name=TIDY_TABLES + PAPER_TABLES),
         tex=expand(f"{TABLES}/{{name}}.tex", name=PAPER_TABLES),

@@ -4,7 +4,8 @@
 #          for hub checkpoints the network, once
 # Outputs: the lock beside the study file
 #          results/<study>/inspect/<base>.csv and <base>.cosines.csv: would every expert merge?
-#          results/<study>/recipes.csv and benchmarks.csv: the ids of all models and benchmarks
+#          results/<study>/recipes.csv, benchmarks.csv and methods.csv: the ids of all models and
+#          benchmarks, and what methods are called
 # Steps:   lock -> inspect, recipes
 #
 # All ids of the study follow from the lock, so the list of jobs is known once it stands; an edit of
@@ -105,10 +106,12 @@ rule recipes:
     output:
         f"{OUT}/recipes.csv",
         f"{OUT}/benchmarks.csv",
+        f"{OUT}/methods.csv",
     params:
         study=STUDY_FILE,
         part=PART,
         results=RESULTS,
+        methods=[[v.method.digest, *v.method.row().values()] for v in STUDY.variants],
     message:
         "List the recipes and benchmarks of {params.study}"
     shell:

@@ -45,6 +45,7 @@ def merge(
     from wildmerge.jobs.devices import choose
     from wildmerge.merging.merge import merge, require_mergeable
     from wildmerge.merging.mergekit_config import is_mergekit, to_recipe
+    from wildmerge.methods.catalogue import folders_of_environment
     from wildmerge.study.recipe import Recipe
     from wildmerge.validation import parse, read_yaml
 
@@ -53,7 +54,8 @@ def merge(
     if out.exists() and not overwrite:
         raise Refusal(f"{out}: exists; give --overwrite or choose another --out")
     folders = {name: folder_of(name) for name in (given.base, *given.experts)}
-    require_mergeable(given, folders)  # before torch is imported, which takes seconds
+    own = folders_of_environment()
+    require_mergeable(given, folders, own)  # before torch is imported, which takes seconds
     report = merge(
         given,
         out,
@@ -61,6 +63,7 @@ def merge(
         device=choose(device),
         threads=threads or os.cpu_count() or 1,
         overwrite=overwrite,
+        method_folders=own,
     )
     for remark in report["remarks"]:
         print(f"remark: {remark}", file=sys.stderr)
@@ -159,10 +162,8 @@ def inspect(
 
 @commands.command(rich_help_panel=PANEL)
 def methods() -> None:
-    """List the merge methods and their defaults."""
-    from wildmerge.methods import catalogue
+    """List the merge methods, where they come from, and their defaults."""
+    from wildmerge.methods.catalogue import discover, folders_of_environment
 
-    for method in catalogue.discover().values():
-        parameters = ", ".join(f"{k}: {json.dumps(v)}" for k, v in method.complete({}).items())
-        print(f"{method.name:<20} {method.summary}")
-        print(f"{'':<20} {{{parameters}}}")
+    for method in discover(folders_of_environment()).values():
+        print(method.describe())

@@ -31,7 +31,7 @@ PANEL = "Inside the workflow"
 def recipes(
     study: StudyFile, bases: Bases = None, limit: Limit = None, results: Results = RESULTS
 ) -> None:
-    """Write recipes.csv and benchmarks.csv of a study."""
+    """Write recipes.csv, benchmarks.csv and methods.csv of a study."""
     from wildmerge.cli.printing import write_csv
     from wildmerge.planning.claims import claim_results
     from wildmerge.planning.models import list_evaluations, list_models
@@ -47,6 +47,8 @@ def recipes(
         for e in list_evaluations(opened.study, opened.lock)
     ]
     write_csv(folder / "benchmarks.csv", benchmarks)
+    described = {v.method.name: v.method.row() for v in opened.study.variants}
+    write_csv(folder / "methods.csv", list(described.values()))
 
 
 @commands.command(rich_help_panel=PANEL)

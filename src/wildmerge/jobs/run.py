@@ -185,6 +185,7 @@ class _Worker:
             out,
             folders={n: self.lock.folder(n) for n in (model.recipe.base, *model.recipe.experts)},
             spectra=spectra_of(model, self.lock, self.results / self.study.name),
+            method_folders=self.study.method_folders,
             device=self.device,
             threads=self.threads,
             progress=False,

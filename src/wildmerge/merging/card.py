@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from huggingface_hub import metadata_load
 from jinja2 import Template
 
 from wildmerge.checkpoints.files import COMPANIONS
@@ -57,35 +57,28 @@ def model_card(
     """Return the model card: front matter that the hub reads, sources, licences, recipe."""
     template = files("wildmerge").joinpath("templates/model_card.md.j2").read_text()
     licences = {ref: licence_of(c) for ref, c in ({recipe.base: base} | dict(experts)).items()}
-    front = {
+    front: dict[str, Any] = {
         "library_name": "transformers",
         "base_model": [recipe.base, *recipe.experts],
         "tags": ["merge", "wildmerge"],
     }
     if licences[recipe.base]:
         front["license"] = licences[recipe.base]
-    return Template(template, keep_trailing_newline=True).render(
+    text: str = Template(template, keep_trailing_newline=True).render(
         front=yaml.safe_dump(front, sort_keys=False),
         recipe=recipe,
         recipe_json=json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=2),
         licences=licences,
         report=report,
     )
+    return text
 
 
 def licence_of(checkpoint: Checkpoint) -> str | None:
     """Return the licence that a checkpoint's own model card states, if it does."""
     path = checkpoint.folder / "README.md"
-    if not path.exists():
-        return None
-    parts = path.read_text(encoding="utf-8", errors="replace").split("---")
     try:
-        front = yaml.safe_load(parts[1]) if len(parts) > 2 else None
-    except yaml.YAMLError:
-        return None
-    return str(front["license"]) if isinstance(front, dict) and front.get("license") else None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages whose arithmetic or files a merge rests on."""
-    return {name: metadata.version(name) for name in ("wildmerge", "torch", "safetensors")}
+        front = metadata_load(path) if path.exists() else None
+    except (yaml.YAMLError, ValueError):
+        return None  # the hub could not read it, either
+    return str(front["license"]) if front and front.get("license") else None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
@@ -82,13 +83,15 @@ def inspect(
         except Refusal as refusal:
             rows.append(unmeasured(name, "no", str(refusal)))
             continue
-        twins = [other for other, seen in looks.items() if look.equals(seen)]
+        duplicates = [other for other, seen in looks.items() if look.equals(seen)]
         looks[name] = look
         row = unmeasured(name, "yes", "")
         row |= {
             "distance": f"{look.distance:.6g}",
             "relative": f"{look.relative:.4g}",
-            "remarks": "; ".join([*look.remarks, *(f"the same weights as {t}" for t in twins)]),
+            "remarks": "; ".join(
+                [*look.remarks, *(f"the same weights as {t}" for t in duplicates)]
+            ),
         }
         rows.append(row)
     samples = [look.sample for look in looks.values()]
@@ -115,7 +118,7 @@ def _sizes(base: Checkpoint) -> dict[str, int]:
 
 @dataclass
 class _Look:
-    """What one expert's weights told: distances, and a sample of its task vector, (SAMPLED,)."""
+    """What one expert's weights show: distances, and a sample of its task vector, (SAMPLED,)."""
 
     distance: float
     relative: float
@@ -123,7 +126,7 @@ class _Look:
     remarks: list[str]
 
     def equals(self, other: _Look) -> bool:
-        """Tell whether two experts are the same, as far as the distances and a sample show."""
+        """Return whether two experts are the same, as far as the distances and a sample show."""
         if not math.isclose(self.distance, other.distance, rel_tol=_SAME_LENGTH):
             return False
         cosine = _cosines([self.sample, other.sample])[0, 1]
@@ -169,12 +172,10 @@ def _cosines(samples: list[Tensor]) -> NDArray[np.float64]:
     # multiplied and summed in one order: BLAS rounds by where in memory the numbers happen to lie
     products = np.array([[float((a * b).sum()) for b in wide] for a in wide])
     norms = np.sqrt(products.diagonal())
-    return np.divide(
-        products,
-        np.outer(norms, norms),
-        out=np.zeros_like(products),
-        where=np.outer(norms, norms) > 0,
-    ).clip(-1, 1)
+    scale = np.outer(norms, norms)
+    cosines: NDArray[np.float64] = np.zeros_like(products)
+    np.divide(products, scale, out=cosines, where=scale > 0)
+    return cosines.clip(-1, 1)
 
 
 # --- as text --------------------------------------------------------------------------------------
@@ -191,13 +192,15 @@ def render(found: Inspection, width: int | None = None) -> str:
 
 def _table(rows: list[Row], width: int) -> Iterable[str]:
     """Yield an aligned line an expert, and below it, indented, what there is to say of it."""
-    names = max(len("expert"), *(len(_tail(row["expert"], width // 2)) for row in rows))
-    yield f"{'expert':<{names}}  merges  {'distance':>10}  {'relative':>9}"
-    for row in rows:
-        name = _tail(row["expert"], width // 2)
-        yield (
-            f"{name:<{names}}  {row['merges']:<6}  {row['distance']:>10}  {row['relative']:>9}"
-        ).rstrip()
+    columns = ["expert", "merges", "distance", "relative"]
+    cells = [[_tail(row["expert"], width // 2), *(row[c] for c in columns[1:])] for row in rows]
+    align = ("left", "left", "right", "right")
+    heading, *lines = tabulate(
+        cells, columns, "plain", colalign=align, disable_numparse=True
+    ).split("\n")
+    yield heading
+    for line, row in zip(lines, rows, strict=True):
+        yield line.rstrip()
         text = row["refusal"] or row["remarks"]
         yield from textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
 
@@ -205,14 +208,17 @@ def _table(rows: list[Row], width: int) -> Iterable[str]:
 def _matrix(found: Inspection, width: int) -> Iterable[str]:
     """Yield the lower triangle of the cosines, a column an expert, by number."""
     yield f"cosines between task vectors, {found.sampled}"
-    names = [_tail(name, max(8, width - 8 - 6 * len(found.names))) for name in found.names]
-    space = max(map(len, names))
-    for index, (name, row) in enumerate(zip(names, found.cosines, strict=True), start=1):
-        cells = "".join(f"{round(cosine, 2) + 0:6.2f}" for cosine in row[: index - 1])
-        yield f"{index:>3} {name:<{space}} {cells}".rstrip()
-    yield " " * (space + 5) + "".join(f"{i + 1:6d}" for i in range(len(names) - 1))
+    count = len(found.names)
+    names = [_tail(name, max(8, width - 8 - 7 * count)) for name in found.names]
+    cells = [
+        [index + 1, names[index], *(f"{round(cosine, 2) + 0:.2f}" for cosine in row[:index])]
+        for index, row in enumerate(found.cosines)
+    ]
+    yield from tabulate(cells, ["", "", *range(1, count)], "plain", disable_numparse=True).split(
+        "\n"
+    )
 
 
 def _tail(name: str, length: int) -> str:
-    """Return the end of a name, which tells more than its beginning, within some columns."""
+    """Return the end of a name, which says more than its beginning, within some columns."""
     return name if len(name) <= length else "..." + name[3 - length :]

@@ -6,7 +6,8 @@ Importing this module, and refusing, needs no torch: a wrong recipe is answered 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
 from wildmerge.methods import catalogue as methods
+from wildmerge.methods.catalogue import Method
+from wildmerge.storage.folders import new_folder
 from wildmerge.study.recipe import Recipe
 
 Report = dict[str, Any]
@@ -31,6 +34,7 @@ def merge(
     overwrite: bool = False,
     progress: bool = True,
     chunk: int | None = None,
+    method_folders: Sequence[Path] = (),
 ) -> Report:
     """Merge a recipe into the Hugging Face model folder `out` and return its merge report.
 
@@ -45,47 +49,83 @@ def merge(
         overwrite: replace an existing `out`.
         progress: show a bar.
         chunk: elements worked on at once; a choice of speed, never of result.
+        method_folders: where methods other than wildmerge's own lie.
 
     Raises:
-        Refusal: checkpoints that do not fit together, NaN, an existing `out`, unknown methods.
+        Refusal: checkpoints that do not fit together or cannot be aligned, NaN or Inf, an existing
+            `out`, unknown methods, spectra that cannot be read.
     """
     started = time.monotonic()
-    recipe, base, experts, findings = _checked(recipe, folders or {})
-    from wildmerge.merging.engine import write_model  # imports torch
+    checked = _check(recipe, folders or {}, method_folders)
+    recipe = checked.recipe
 
-    return write_model(
-        recipe,
-        base,
-        experts,
-        out,
-        spectra=_stored(recipe, spectra or {}),
-        device=device,
-        threads=threads,
-        overwrite=overwrite,
-        progress=progress,
-        chunk=chunk,
-        findings=findings,
-        started=started,
-    )
+    import torch
+
+    from wildmerge.checkpoints.alignment import align, warnings_of
+    from wildmerge.merging import card, report
+    from wildmerge.merging.engine import Engine, function_of
+    from wildmerge.merging.spectra import Spectra
+    from wildmerge.vectors import linalg
+
+    linalg.one_thread()  # parallel over tensors, see the engine
+    base, experts, alignment = align(checked.base, checked.experts, untie=recipe.untie)
+    dtype: torch.dtype = getattr(torch, recipe.dtype or base.dtype)
+    with new_folder(out, overwrite=overwrite) as partial:
+        engine = Engine(
+            base,
+            list(experts.values()),
+            function_of(recipe, checked.method),
+            spectra=Spectra(_stored(checked, spectra or {})),
+            dtype=dtype,
+            device=device,
+            chunk=chunk,
+        )
+        tensors = engine.run(partial, threads if device == "cpu" else 1, progress)
+        for checkpoint in (base, *experts.values()):
+            checkpoint.require_unchanged()
+        result = report.build(
+            recipe,
+            tensors,
+            warnings=[w for f in checked.findings for w in f.warnings] + warnings_of(alignment),
+            remarks=[text for finding in checked.findings for text in finding.remarks],
+            alignment=alignment,
+            seconds=time.monotonic() - started,
+        )
+        card.write_files(partial, base, experts, recipe, report=result, dtype=dtype)
+    return result
 
 
-def require_mergeable(recipe: Recipe, folders: Mapping[str, Path] | None = None) -> None:
-    """Raise Refusal for a recipe that cannot be merged, as far as headers and configs tell.
+def require_mergeable(
+    recipe: Recipe,
+    folders: Mapping[str, Path] | None = None,
+    method_folders: Sequence[Path] = (),
+) -> None:
+    """Raise Refusal for a recipe that cannot be merged, as far as headers and configs show.
 
     Args:
         recipe: as for `merge`.
         folders: where each checkpoint of the recipe lies; default its name is its folder.
+        method_folders: as for `merge`.
     """
-    _checked(recipe, folders or {})
+    _check(recipe, folders or {}, method_folders)
 
 
-def _checked(
-    recipe: Recipe, folders: Mapping[str, Path]
-) -> tuple[Recipe, Checkpoint, dict[str, Checkpoint], list[Finding]]:
-    """Return the recipe with all hyperparameters, its base and experts, and what was found of them."""
+@dataclass(frozen=True)
+class _Checked:
+    """A recipe with every hyperparameter, its method, base and experts, and what was found of them."""
+
+    recipe: Recipe
+    method: Method
+    base: Checkpoint
+    experts: dict[str, Checkpoint]
+    findings: list[Finding]
+
+
+def _check(recipe: Recipe, folders: Mapping[str, Path], method_folders: Sequence[Path]) -> _Checked:
     if recipe.method is None or not recipe.experts:
         raise Refusal("recipe: a merge needs a method and at least one expert")
-    parameters = methods.get(recipe.method).complete(recipe.parameters)
+    method = methods.get(recipe.method, method_folders)
+    parameters = method.complete(recipe.parameters)
     weights = parameters.get("weights")
     if weights and len(weights) != len(recipe.experts):
         raise Refusal(f"recipe: {len(weights)} weights for {len(recipe.experts)} experts")
@@ -93,12 +133,13 @@ def _checked(
         recipe = recipe.model_copy(update={"parameters": parameters})
     base = open_checkpoint(folders.get(recipe.base, recipe.base))
     experts = {e: open_checkpoint(folders.get(e, e), base) for e in recipe.experts}
-    return recipe, base, experts, require_compatible(base, experts)
+    return _Checked(recipe, method, base, experts, require_compatible(base, experts))
 
 
-def _stored(recipe: Recipe, files: Mapping[str, Path]) -> list[Path]:
+def _stored(checked: _Checked, files: Mapping[str, Path]) -> list[Path]:
     """Return the experts' spectra when the method reads them and every expert has a file."""
-    if recipe.method != "tsv_m" or not all(expert in files for expert in recipe.experts):
+    experts = checked.recipe.experts
+    if not checked.method.about.reads_spectra or not all(e in files for e in experts):
         return []
-    found = [files[expert] for expert in recipe.experts]
+    found = [files[expert] for expert in experts]
     return found if all(file.exists() for file in found) else []

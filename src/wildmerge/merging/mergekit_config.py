@@ -37,7 +37,7 @@ Content = Mapping[str, Any]
 
 
 def is_mergekit(content: Any) -> bool:
-    """Tell mergekit's configurations from recipes."""
+    """Return whether a configuration is mergekit's, not a recipe."""
     return isinstance(content, Mapping) and "merge_method" in content
 
 

@@ -11,15 +11,12 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wildmerge.errors import Refusal
 from wildmerge.storage.files import require_replaceable
 from wildmerge.storage.folders import private_folder
 from wildmerge.study.recipe import NUMERICS, short_hash
-
-if TYPE_CHECKING:  # a study's list of files needs no torch
-    pass
 
 Triplets = tuple[Any, Any, Any]
 """U^T, sigma and V^T of one task vector, as tensors."""
@@ -77,7 +74,7 @@ def compute(
     with private_folder(out.parent, f".{out.name}.partial-") as folder:
         writer = Writer(folder, _layout(shapes), shard_bytes=1 << 62)
         workers = threads if device == "cpu" else 1
-        with ThreadPoolExecutor(workers, torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for job in [pool.submit(decompose, name, writer) for name in shapes]:
                 job.result()
         writer.close()
@@ -101,7 +98,7 @@ class Spectra:
     def __init__(self, files: Sequence[Path]) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self._open = []
+        self._open: list[Any] = []
         for file in files:
             try:
                 self._open.append(safe_open(file, framework="pt"))
@@ -116,6 +113,10 @@ class Spectra:
         if not self._open or any(f"{name}.sigma" not in names for names in self._names):
             return []
         return [
-            tuple(handle.get_tensor(f"{name}.{part}") for part in ("u", "sigma", "v"))  # type: ignore[misc]
+            (
+                handle.get_tensor(f"{name}.u"),
+                handle.get_tensor(f"{name}.sigma"),
+                handle.get_tensor(f"{name}.v"),
+            )
             for handle in self._open
         ]

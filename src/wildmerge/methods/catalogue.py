@@ -3,11 +3,11 @@
 A method is a function whose first parameter is annotated `TaskVectors`; its keyword-only parameters are
 the hyperparameters and their defaults are the preset `paper`. It sees one tensor of the model at a time
 and returns the update to add to the base, as a tensor or as an elementwise rule, optionally with a
-dictionary of facts for the merge report (see `wildmerge.vectors.task_vectors`).
+dictionary of facts for the merge report (see `wildmerge.vectors.task_vectors`). What it is called in
+print, and where it comes from, stands above it (see `wildmerge.methods.declaration`).
 
-Signatures are read from the source text, so that naming, checking and hashing a recipe never imports
-torch. Files outside this folder join in through the environment variable WILDMERGE_METHODS (folders,
-separated like PATH).
+All this is read from the source text, so that naming, checking and hashing a recipe never imports torch.
+Files outside of this folder join in from folders that a study or the command line names.
 """
 
 from __future__ import annotations
@@ -15,51 +15,48 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Union
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field, create_model
 
 from wildmerge.errors import Refusal, unknown
+from wildmerge.methods.declaration import Family, Preset, Share, Threshold, Weights
 from wildmerge.validation import parse
 
-Share = Annotated[float, Field(gt=0, le=1)]
-"""A hyperparameter in (0, 1]: a density."""
-Threshold = Annotated[float, Field(ge=0, le=1)]
-"""A hyperparameter in [0, 1]: a fraction of a cumulative sum."""
-Weights = list[Annotated[float, Field(gt=0)]]
-"""One positive weight an expert, in the order of the recipe's experts."""
-NullSpace = Literal["keep", "drop"]
-"""What happens to directions in which no expert moved; given by the recipe, not by the method."""
+VARIABLE = "WILDMERGE_METHODS"
+"""Environment variable that names folders of methods for single merges, separated like PATH."""
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {},
-    "text": {
-        "task_arithmetic": {"scale": "sum"},
-        "task_arithmetic_sb": {"scale": "sum"},
-        "ties": {"divisor": "n"},
-        "ties_sb": {"divisor": "n"},
-    },
-}
-"""Changes to the methods' defaults: `paper` is what the published numbers imply, `text` what Eq. 2 and 3
-of the paper literally say."""
-
-_ANNOTATIONS = {
+_OWN = Path(__file__).parent
+_GIVEN_BY_RECIPE = {"null_space"}
+_KINDS: dict[str, Any] = {
     "Share": Share,
     "Threshold": Threshold,
     "Weights": Weights,
-    "Literal": Literal,
     "float": float,
     "int": int,
     "bool": bool,
     "str": str,
 }
-_GIVEN_BY_RECIPE = {"null_space"}
+
+
+class About(PydanticModel):
+    """What a method's file declares of it; see `declaration.about`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str
+    family: Family = "weight-space"
+    source: str = ""
+    presets: dict[Preset, dict[str, Any]] = {}
+    reads_spectra: bool = False
+    versioned: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,21 +66,41 @@ class Method:
     name: str
     path: Path
     summary: str
+    about: About
     hyperparameters: type[PydanticModel]
     takes_null_space: bool
     digest: str | None
-    """SHA-256 of the code without comments and docstrings; None for the methods of this package, whose
-    numerics are versioned by hand (`recipe.NUMERICS`), so that rewording them recomputes nothing."""
+    """SHA-256 of the code without comments, docstrings and `about`; None for a versioned method."""
 
-    def complete(self, given: dict[str, Any], preset: str = "paper") -> dict[str, Any]:
+    def complete(self, given: dict[str, Any], preset: Preset = "paper") -> dict[str, Any]:
         """Return `given` with every hyperparameter written out; raises Refusal for a bad one."""
-        chosen = {**PRESETS[preset].get(self.name, {}), **given}
+        chosen = {**self.about.presets.get(preset, {}), **given}
         model = parse(self.hyperparameters, chosen, self.name)
         return model.model_dump(by_alias=True)
 
+    def describe(self) -> str:
+        """Say in lines of text what it is, where it comes from and what can be set."""
+        parameters = ", ".join(f"{k}: {json.dumps(v)}" for k, v in self.complete({}).items())
+        source = f"; {self.about.source}" if self.about.source else ""
+        return (
+            f"{self.name:<20} {self.summary}\n"
+            f"{'':<20} {self.about.label} ({self.about.family}){source}\n"
+            f"{'':<20} {{{parameters}}}"
+        )
+
+    def row(self) -> dict[str, str]:
+        """Return its row of methods.csv: what a study's tables and figures call it."""
+        about = self.about
+        return {
+            "method": self.name,
+            "label": about.label,
+            "family": about.family,
+            "source": about.source,
+        }
+
     def load(self) -> Callable[..., Any]:
         """Import the method's file and return its function (this is what imports torch)."""
-        if self.path.parent == Path(__file__).parent:
+        if self.path.parent == _OWN:
             module = importlib.import_module(f"wildmerge.methods.{self.path.stem}")
         else:
             spec = importlib.util.spec_from_file_location(f"wildmerge_{self.path.stem}", self.path)
@@ -94,22 +111,24 @@ class Method:
         return function
 
 
-def get(name: str) -> Method:
+def get(name: str, folders: Sequence[Path] = ()) -> Method:
     """Return the method called `name`; raises Refusal with a suggestion."""
-    methods = discover()
+    methods = discover(folders)
     if name not in methods:
         raise Refusal(unknown("method", name, methods))
     return methods[name]
 
 
-def discover() -> dict[str, Method]:
-    """Return every method by name, from this folder and from those in WILDMERGE_METHODS."""
-    own = Path(__file__).parent
-    extra = [Path(p) for p in os.environ.get("WILDMERGE_METHODS", "").split(os.pathsep) if p]
+def discover(folders: Sequence[Path] = ()) -> dict[str, Method]:
+    """Return every method by name, those of wildmerge and those in `folders`.
+
+    Raises:
+        Refusal: a folder is missing, a file cannot be read, a name stands in two files.
+    """
     found: dict[str, Method] = {}
-    for folder in (own, *extra):
+    for folder in (_OWN, *folders):
         if not folder.is_dir():
-            raise Refusal(f"WILDMERGE_METHODS names {folder}, which is not a folder")
+            raise Refusal(f"{folder}: no folder of methods; check methods_dir or {VARIABLE}")
         for path in sorted(folder.glob("*.py")):
             for method in _read(path, path.stat().st_mtime_ns):
                 if method.name in found:
@@ -121,11 +140,22 @@ def discover() -> dict[str, Method]:
     return dict(sorted(found.items()))
 
 
+def folders_of_environment() -> list[Path]:
+    """Return the folders that WILDMERGE_METHODS names: for single merges; a study names its own."""
+    return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+
+
+# --- reading a method's file ----------------------------------------------------------------------
+
+
 @cache
 def _read(path: Path, mtime_ns: int) -> list[Method]:
     """Parse a file and return the methods it defines (`mtime_ns` only keys the cache)."""
     del mtime_ns
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise Refusal(f"{path}: no valid Python ({error}); mend it") from None
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [_describe(f, path, tree) for f in functions if _takes_task_vectors(f)]
 
@@ -137,51 +167,84 @@ def _takes_task_vectors(function: ast.FunctionDef) -> bool:
 
 
 def _describe(function: ast.FunctionDef, path: Path, tree: ast.Module) -> Method:
-    fields: dict[str, Any] = {}
-    names = [argument.arg for argument in function.args.kwonlyargs]
-    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
-        if argument.arg in _GIVEN_BY_RECIPE:
-            continue
-        if argument.annotation is None or default is None:
-            raise Refusal(
-                f"{path}: hyperparameter '{argument.arg}' of {function.name}() needs a type and a "
-                "default (the default is its preset)"
-            )
-        # `lambda_` in Python is `lambda` in a study: the keyword cannot name a parameter
-        kind = eval(ast.unparse(argument.annotation), {}, _ANNOTATIONS)  # noqa: S307 - own source
-        alias = argument.arg.rstrip("_")
-        fields[argument.arg] = (kind, Field(ast.literal_eval(default), alias=alias))
     strict = ConfigDict(extra="forbid", allow_inf_nan=False)
+    about = _about(function, path)
+    if about.versioned and path.parent != _OWN:
+        raise Refusal(f"{path}: {function.name}(): only wildmerge's own methods are versioned")
     return Method(
         name=function.name,
         path=path,
         summary=(ast.get_docstring(function) or "").split("\n")[0],
-        hyperparameters=create_model(function.name, __config__=strict, **fields),
-        takes_null_space="null_space" in names,
-        digest=None
-        if path.parent == Path(__file__).parent and function.name in PUBLISHED
-        else _code_digest(tree),
+        about=about,
+        hyperparameters=create_model(
+            function.name, __config__=strict, **dict(_hyperparameters(function, path))
+        ),
+        takes_null_space="null_space" in [argument.arg for argument in function.args.kwonlyargs],
+        digest=None if about.versioned else _code_digest(tree),
     )
 
 
-PUBLISHED = frozenset(
-    {
-        "iso_c",
-        "model_stock",
-        "task_arithmetic",
-        "task_arithmetic_sb",
-        "ties",
-        "ties_sb",
-        "tsv_m",
-    }
-)
-"""The study's methods, whose numerics are versioned by hand."""
+def _about(function: ast.FunctionDef, path: Path) -> About:
+    """Read `@about(...)` above a function; a method without it goes by its function's name."""
+    where = f"{path}: about() of {function.name}()"
+    for call in filter(_is_about, function.decorator_list):
+        assert isinstance(call, ast.Call)
+        try:
+            values = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        except ValueError:
+            raise Refusal(f"{where}: only literals may stand in it; write them out") from None
+        return parse(About, values, where)
+    return About(label=function.name)
+
+
+def _is_about(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Call) and _last_name(decorator.func) == "about"
+
+
+def _hyperparameters(function: ast.FunctionDef, path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield name, type and default of each hyperparameter, as pydantic wants its fields."""
+    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        if argument.arg in _GIVEN_BY_RECIPE:
+            continue
+        where = f"{path}: hyperparameter '{argument.arg}' of {function.name}()"
+        if argument.annotation is None or default is None:
+            raise Refusal(f"{where} needs a type and a default (the default is its preset)")
+        try:
+            kind, value = _kind(argument.annotation), ast.literal_eval(default)
+        except ValueError:
+            raise Refusal(
+                f"{where}: its type must be one of {', '.join(_KINDS)}, Literal[...] or one of them "
+                "`| None`, and its default a literal"
+            ) from None
+        # `lambda_` in Python is `lambda` in a study: the keyword cannot name a parameter
+        yield argument.arg, (kind, Field(value, alias=argument.arg.rstrip("_")))
+
+
+def _kind(annotation: ast.expr) -> Any:
+    """Return the type that an annotation names; raises ValueError for one that is not known."""
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return Union[_kind(annotation.left), _kind(annotation.right)]  # noqa: UP007 - at run time
+    if isinstance(annotation, ast.Constant) and annotation.value is None:
+        return None
+    if isinstance(annotation, ast.Subscript) and _last_name(annotation.value) == "Literal":
+        values = ast.literal_eval(annotation.slice)
+        return Literal[values if isinstance(values, tuple) else (values,)]
+    if _last_name(annotation) not in _KINDS:
+        raise ValueError(ast.unparse(annotation))
+    return _KINDS[_last_name(annotation)]
+
+
+def _last_name(node: ast.expr) -> str:
+    """Return `name` for the expressions `name` and `module.name`; else nothing."""
+    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
 
 
 def _code_digest(tree: ast.Module) -> str:
-    """Hash what a file does: its syntax tree without docstrings (comments are not in it)."""
+    """Hash what a file does: its syntax tree without docstrings and `about` (nor comments)."""
     copy = ast.parse(ast.unparse(tree))
     for node in ast.walk(copy):
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = [d for d in node.decorator_list if not _is_about(d)]
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(
             node
         ):

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import torch
 
-from wildmerge.methods.catalogue import NullSpace
+from wildmerge.methods.declaration import NullSpace, about
 from wildmerge.vectors import linalg
 from wildmerge.vectors.task_vectors import Facts, TaskVectors, Update, mean
 
 
+@about(
+    label="Iso-C",
+    family="subspace",
+    source="Marczak et al., ICML 2025, arXiv 2502.04959",
+    versioned=True,
+)
 def iso_c(
     vectors: TaskVectors, *, lambda_: float = 1.0, null_space: NullSpace = "keep"
 ) -> tuple[Update, Facts]:

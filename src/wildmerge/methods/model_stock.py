@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wildmerge.methods.declaration import about
 from wildmerge.vectors.elementwise import add_up, inner_products
 from wildmerge.vectors.task_vectors import Facts, TaskVectors
 
@@ -17,6 +18,12 @@ _SMALL = 1 << 16
 """Tensors of no more elements have their inner products in float64 throughout: it costs nothing."""
 
 
+@about(
+    label="Model Stock",
+    family="weight-space",
+    source="Jang et al., ECCV 2024, arXiv 2403.19522",
+    versioned=True,
+)
 def model_stock(
     vectors: TaskVectors, *, filter_wise: bool = False, norm_floor: float = 0.0
 ) -> tuple[Tensor, Facts]:

@@ -10,13 +10,20 @@ from typing import Literal
 
 import torch
 
-from wildmerge.methods.catalogue import NullSpace, Share, Threshold, Weights
+from wildmerge.methods.declaration import NullSpace, Share, Threshold, Weights, about
 from wildmerge.methods.task_arithmetic import task_arithmetic
 from wildmerge.methods.ties import ties
 from wildmerge.vectors import linalg
 from wildmerge.vectors.task_vectors import Facts, TaskVectors, Update
 
 
+@about(
+    label="TA + SB",
+    family="subspace",
+    source="Skorobogat et al., 2025, arXiv 2506.16506",
+    presets={"text": {"scale": "sum"}},
+    versioned=True,
+)
 def task_arithmetic_sb(
     vectors: TaskVectors,
     *,
@@ -31,6 +38,13 @@ def task_arithmetic_sb(
     return _boost(inner, vectors, beta, null_space)
 
 
+@about(
+    label="TIES + SB",
+    family="subspace",
+    source="Skorobogat et al., 2025, arXiv 2506.16506",
+    presets={"text": {"divisor": "n"}},
+    versioned=True,
+)
 def ties_sb(
     vectors: TaskVectors,
     *,

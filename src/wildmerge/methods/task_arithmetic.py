@@ -10,11 +10,18 @@ from typing import Literal
 
 import torch
 
-from wildmerge.methods.catalogue import Weights
+from wildmerge.methods.declaration import Weights, about
 from wildmerge.vectors.elementwise import add_up
 from wildmerge.vectors.task_vectors import Rule, Sum, TaskVectors
 
 
+@about(
+    label="Task Arithmetic",
+    family="weight-space",
+    source="Ilharco et al., ICLR 2023, arXiv 2212.04089",
+    presets={"text": {"scale": "sum"}},
+    versioned=True,
+)
 def task_arithmetic(
     vectors: TaskVectors,
     *,

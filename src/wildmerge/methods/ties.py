@@ -11,12 +11,19 @@ from typing import Literal
 
 from torch import Tensor
 
-from wildmerge.methods.catalogue import Share, Weights
+from wildmerge.methods.declaration import Share, Weights, about
 from wildmerge.vectors import selection
 from wildmerge.vectors.elementwise import elect
 from wildmerge.vectors.task_vectors import Rule, TaskVectors
 
 
+@about(
+    label="TIES",
+    family="weight-space",
+    source="Yadav et al., NeurIPS 2023, arXiv 2306.01708",
+    presets={"text": {"divisor": "n"}},
+    versioned=True,
+)
 def ties(
     vectors: TaskVectors,
     *,

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from wildmerge.methods.catalogue import NullSpace
+from wildmerge.methods.declaration import NullSpace, about
 from wildmerge.vectors import linalg
 from wildmerge.vectors.task_vectors import Facts, TaskVectors, Update, mean
 
 
+@about(
+    label="TSV-M",
+    family="subspace",
+    source="Gargiulo et al., CVPR 2025, arXiv 2412.00081",
+    reads_spectra=True,
+    versioned=True,
+)
 def tsv_m(
     vectors: TaskVectors, *, lambda_: float = 1.0, null_space: NullSpace = "keep"
 ) -> tuple[Update, Facts]:

@@ -14,7 +14,6 @@ from itertools import groupby
 from pathlib import Path
 
 from wildmerge.merging.spectra import file_name
-from wildmerge.methods import catalogue as methods
 from wildmerge.planning.lock import Lock
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Base, Benchmark, Study
@@ -34,6 +33,7 @@ class Model:
     subset: int
     experts: tuple[str, ...]
     recipe: Recipe
+    reads_spectra: bool = False
 
     @property
     def n(self) -> int:
@@ -142,7 +142,7 @@ def list_jobs(study: Study, lock: Lock) -> list[Job]:
 
 def spectra_of(model: Model, lock: Lock, folder: Path) -> dict[str, Path]:
     """Return the file below a study's folder of each expert's spectra, if the method reads them."""
-    if model.recipe.method != "tsv_m":
+    if not model.reads_spectra:
         return {}
     base = lock.identities[model.recipe.base]
     return {
@@ -163,7 +163,6 @@ def _of_base(study: Study, lock: Lock, name: str, variants: list[Variant]) -> It
         for n in sorted({*study.sizes, *(n for v in variants for n in v.sizes)})
     }
     for variant in variants:
-        digest = methods.get(variant.method).digest
         for n in sorted(variant.sizes or study.sizes):
             for index, experts in enumerate(subsets[n]):
                 recipe = _merge_of(study, base, variant, experts, identities)
@@ -175,7 +174,8 @@ def _of_base(study: Study, lock: Lock, name: str, variants: list[Variant]) -> It
                     variant=variant.label,
                     subset=index,
                     experts=experts,
-                    digest=digest,
+                    digest=variant.method.digest,
+                    reads_spectra=variant.method.about.reads_spectra,
                 )
 
 
@@ -191,7 +191,7 @@ def _merge_of(
     return Recipe(
         base=base.checkpoint,
         experts=tuple(sorted(references, key=lambda reference: identities[reference])),
-        method=variant.method,
+        method=variant.method.name,
         parameters=variant.parameters,
         null_space=study.null_space,
         dtype=study.dtype,
@@ -209,6 +209,7 @@ def _model(
     subset: int = 0,
     experts: tuple[str, ...] = (),
     digest: str | None = None,
+    reads_spectra: bool = False,
 ) -> Model:
     id_ = recipe_id(recipe, identities, digest)
-    return Model(id_, kind, base, variant, subset, experts, recipe)
+    return Model(id_, kind, base, variant, subset, experts, recipe, reads_spectra)

@@ -2,12 +2,18 @@
 
 Colours are Okabe and Ito's (plus Tol's wine), which differ for readers with any common colour
 blindness; every method also has its own marker, so that prints in grey stay readable. A method
-that is not listed here, such as a user's own, gets a look that depends on its name alone.
+that has no colour here, such as a user's own, gets one that depends on its name alone. What methods
+are called and which family they belong to, they declare themselves (see `methods.declaration`).
 """
 
 import hashlib
 import re
+from functools import cache
 from typing import NamedTuple
+
+import pandas as pd
+
+from wildmerge.methods import catalogue
 
 WEIGHT_SPACE = "weight-space"
 SUBSPACE = "subspace"
@@ -23,14 +29,14 @@ class Look(NamedTuple):
     marker: str
 
 
-METHODS = {
-    "task_arithmetic": Look("Task Arithmetic", WEIGHT_SPACE, "#0072B2", "o"),
-    "model_stock": Look("Model Stock", WEIGHT_SPACE, "#009E73", "s"),
-    "ties": Look("TIES", WEIGHT_SPACE, "#D55E00", "^"),
-    "tsv_m": Look("TSV-M", SUBSPACE, "#CC79A7", "D"),
-    "iso_c": Look("Iso-C", SUBSPACE, "#E69F00", "v"),
-    "task_arithmetic_sb": Look("TA + SB", SUBSPACE, "#56B4E9", "P"),
-    "ties_sb": Look("TIES + SB", SUBSPACE, "#882255", "X"),
+DRAWN = {  # colours and markers of the paper's methods, in the paper's order
+    "task_arithmetic": ("#0072B2", "o"),
+    "model_stock": ("#009E73", "s"),
+    "ties": ("#D55E00", "^"),
+    "tsv_m": ("#CC79A7", "D"),
+    "iso_c": ("#E69F00", "v"),
+    "task_arithmetic_sb": ("#56B4E9", "P"),
+    "ties_sb": ("#882255", "X"),
 }
 OTHER_COLOURS = ("#332288", "#117733", "#999933", "#AA4499", "#44AA99", "#661100")
 OTHER_MARKERS = ("*", "h", "<", ">", "p", "d")
@@ -39,13 +45,30 @@ BASE_COLOUR = "#000000"
 LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
+_of_study: dict[str, tuple[str, str]] = {}
+"""Label and family of the methods of the study whose tables are in use, by the method's name."""
+
+
+def use(methods: pd.DataFrame) -> None:
+    """Call the methods of a study what they declared: a row each, with method, label and family."""
+    _of_study.clear()
+    for row in methods.itertuples():
+        _of_study[str(row.method)] = str(row.label), str(row.family)
+
+
 def look(method: str) -> Look:
-    """Return how a method is drawn; an unknown method's look depends on its name alone."""
-    if method in METHODS:
-        return METHODS[method]
+    """Return how a method is named and drawn; a method that nobody declared goes by its name."""
     digest = hashlib.sha256(method.encode()).digest()
     colour = OTHER_COLOURS[digest[0] % len(OTHER_COLOURS)]
-    return Look(method, WEIGHT_SPACE, colour, OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)])
+    marker = OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
+    names = _of_study.get(method) or _of_wildmerge().get(method) or (method, WEIGHT_SPACE)
+    return Look(*names, *DRAWN.get(method, (colour, marker)))
+
+
+@cache
+def _of_wildmerge() -> dict[str, tuple[str, str]]:
+    found = catalogue.discover().values()
+    return {method.name: (method.about.label, method.about.family) for method in found}
 
 
 def variant_label(variant: str, method: str) -> str:
@@ -65,8 +88,8 @@ def variant_label(variant: str, method: str) -> str:
 
 def method_order(method: str) -> tuple[int, str]:
     """Return a sort key: the paper's methods in the paper's order, then others by name."""
-    names = list(METHODS)
-    return (names.index(method), "") if method in METHODS else (len(names), method)
+    names = list(DRAWN)
+    return (names.index(method), "") if method in DRAWN else (len(names), method)
 
 
 def slug(name: str) -> str:

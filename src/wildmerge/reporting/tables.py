@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from wildmerge.errors import Refusal
+from wildmerge.reporting.appearance import use
 from wildmerge.reporting.collect import collect
 from wildmerge.reporting.frames import (
     benchmark_table,
@@ -28,7 +29,7 @@ TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
     *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
     *("name", "value", "reference", "base", "other", "merges", "remarks", "refusal"),
-    *("average_differs_in",),
+    *("average_differs_in", "family", "source"),
 )
 
 
@@ -43,6 +44,7 @@ class Tables(NamedTuple):
     benchmarks: pd.DataFrame  # a row a benchmark: items, chance, settings
     inspection: pd.DataFrame  # a row an expert: does it merge, and its distance to the base
     cosines: pd.DataFrame  # a row a pair of experts: the cosine of their task vectors
+    methods: pd.DataFrame  # a row a method: what it is called, its family, where it comes from
     provenance: pd.DataFrame  # versions, settings and warnings found in result files
     table1: pd.DataFrame  # weight-space methods (and a user's own) against the base
     table2: pd.DataFrame  # Task Arithmetic against the best single expert
@@ -65,6 +67,8 @@ def aggregate(results: Path, study: str, published: Path | None = None) -> Path:
         Refusal: if a result is missing or unreadable, or nothing was merged.
     """
     found = collect(Path(results), study)
+    methods = _methods(Path(results) / study / "methods.csv")
+    use(methods)
     models, scores = model_table(found), score_table(found)
     curves, benchmark_curves = curve_tables(found, models)
     inspected, bases = Path(results) / study / "inspect", list(models["base"].unique())
@@ -78,6 +82,7 @@ def aggregate(results: Path, study: str, published: Path | None = None) -> Path:
         benchmarks=benchmark_table(found),
         inspection=inspection_table(inspected, bases),
         cosines=cosine_table(inspected, bases),
+        methods=methods,
         provenance=found.provenance,
         table1=numbered[0],
         table2=numbered[1],
@@ -115,7 +120,15 @@ def read_tables(tables: Path) -> Tables:
         frames[name] = pd.read_csv(
             path, converters=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""]
         )
+    use(frames["methods"])
     return Tables(**frames)
+
+
+def _methods(path: Path) -> pd.DataFrame:
+    """Read what the study's methods declared; an older study lists none of its own."""
+    if path.is_file():
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return pd.DataFrame(columns=["method", "label", "family", "source"])
 
 
 def to_csv(frame: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wildmerge.errors import Refusal, unknown
+from wildmerge.methods.declaration import Preset
 from wildmerge.study.grid import MethodGrid, Variant
 from wildmerge.study.places import with_paths
 from wildmerge.study.recipe import OutputDtype
@@ -121,10 +122,11 @@ class Study(Strict):
     title: str | None = Field(None, description="headline of the report")
     seed: int = Field(0, description="draws the subsets")
     bases: dict[Name, Base] = Field(min_length=1)
-    preset: Literal["paper", "text"] = Field(
+    preset: Preset = Field(
         "paper", description="hyperparameters left out: as the paper's numbers, or its text, imply"
     )
     methods: list[MethodGrid] = Field(min_length=1)
+    methods_dir: str | None = Field(None, description="folder of merge methods of your own")
     sizes: list[Annotated[int, Field(ge=2)]] = Field(description="how many experts to merge")
     subsets: int = Field(15, ge=1, description="subsets drawn at each size, shared by all methods")
     null_space: Literal["keep", "drop"] = Field(
@@ -175,14 +177,19 @@ class Study(Strict):
     @property
     def variants(self) -> list[Variant]:
         """All variants of all methods, in the order written."""
-        return [v for grid in self.methods for v in grid.variants(self.preset)]
+        return [v for grid in self.methods for v in grid.variants(self.preset, self.method_folders)]
+
+    @property
+    def method_folders(self) -> list[Path]:
+        """Where merge methods of the study's own lie."""
+        return [Path(self.methods_dir)] if self.methods_dir else []
 
     @model_validator(mode="after")
     def _grids_are_valid(self) -> Study:
         labels: set[str] = set()
         for index, grid in enumerate(self.methods):
             try:
-                variants = grid.variants(self.preset)
+                variants = grid.variants(self.preset, self.method_folders)
             except Refusal as refusal:
                 raise ValueError(f"methods[{index}]: {refusal}") from None
             for variant in variants:

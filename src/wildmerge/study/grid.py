@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from wildmerge.errors import unknown
 from wildmerge.methods import catalogue as methods
+from wildmerge.methods.declaration import Preset
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method at one point of its grid: `label` is what tables and figures call it."""
+    """A method at one point of its grid: `label` is what tables and figures call it, `sizes` its own."""
 
-    method: str
+    method: methods.Method
     parameters: dict[str, Any]
     label: str
     sizes: tuple[int, ...]
@@ -44,16 +46,17 @@ class MethodGrid(BaseModel):
             raise ValueError("a size stands there twice; remove one")
         return sizes
 
-    @model_validator(mode="after")
-    def _method_is_known(self) -> MethodGrid:
-        known = methods.discover()
-        if self.method not in known:
-            raise ValueError(unknown("method", self.method, known))
-        return self
+    def variants(self, preset: Preset, folders: Sequence[Path]) -> list[Variant]:
+        """Return one variant for each point of the grid, in the order written.
 
-    def variants(self, preset: str) -> list[Variant]:
-        """Return one variant for each point of the grid, in the order written."""
-        method = methods.get(self.method)
+        Args:
+            preset: the study's.
+            folders: where the study's own methods lie.
+
+        Raises:
+            Refusal: the method or one of its hyperparameters is not known or not valid.
+        """
+        method = methods.get(self.method, folders)
         given = self.model_extra or {}
         axes = [
             value if isinstance(value, list) and key != "weights" else [value]
@@ -65,7 +68,7 @@ class MethodGrid(BaseModel):
             complete = method.complete(dict(zip(given, point, strict=True)), preset)
             changed = [f"{k}={_short(v)}" for k, v in complete.items() if v != default[k]]
             label = " ".join([self.method, *changed])
-            found.append(Variant(self.method, complete, label, tuple(self.sizes or ())))
+            found.append(Variant(method, complete, label, tuple(self.sizes or ())))
         return found
 
 

@@ -41,7 +41,7 @@ def subtract(experts: Weights, at: slice, base: Tensor, out: Tensor) -> float:
     if (loops := _loops(out)) and (places := _places(experts, at)):
         total = float(loops.subtract(*places, base.numpy(), out.numpy()))
         if math.isfinite(total):
-            return total  # else: the other way tells what could not be read
+            return total  # else: the other way says what could not be read
     for row, expert in zip(out.unbind(), experts, strict=True):
         row.copy_(expert[at].to(row.device))
     return float(out.sub_(base).sum())

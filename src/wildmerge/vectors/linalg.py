@@ -82,7 +82,7 @@ class Spectrum:
         return (right, sigma, left) if self._transposed else (left, sigma, right)
 
     def _is_accurate(self, values: Tensor) -> bool:
-        """Tell whether the left vectors A V / sigma are orthogonal enough where `values` are not zero.
+        """Return whether the left vectors A V / sigma are orthogonal enough where `values` are not zero.
 
         In units of sigma_1^2 the Gram matrix is off by no more than rows * eps, which says enough of
         vectors whose sigma is not too small; for the others, some are tried.

@@ -10,7 +10,7 @@ Each is compiled when it is first called and kept beside this file, as Python ke
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
+Loop = TypeVar("Loop", bound=Callable[..., Any])
 _ZERO, _TWO = np.float32(0), np.float32(2)
 _TILE = 1 << 12
 """Columns that are worked on at once: some float32 rows of them fit the first or second cache."""
@@ -25,18 +26,19 @@ _PIECE = 1 << 16
 """Weights that are read at once: they are still in the second cache when they are used."""
 
 
-def _compiled(reassociate: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _compiled(reassociate: bool = False) -> Callable[[Loop], Loop]:
     """Compile a function; with `reassociate`, its sums are added up in the order that is fastest.
 
     The order depends on the kind of CPU, never on threads or chunks.
     """
     flags = {"reassoc", "contract"} if reassociate else set()
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Loop) -> Loop:
         try:
-            return numba.njit(function, nogil=True, fastmath=flags, cache=True)
+            compiled = numba.njit(function, nogil=True, fastmath=flags, cache=True)
         except RuntimeError:  # neither this folder nor the user's may be written to
-            return numba.njit(function, nogil=True, fastmath=flags)
+            compiled = numba.njit(function, nogil=True, fastmath=flags)
+        return cast(Loop, compiled)
 
     return decorate
 
@@ -49,7 +51,7 @@ _pread = numba.types.ExternalFunction(  # of the C library: reading needs no Pyt
 
 @_compiled()
 def _read(file: int, offset: int, bits: NDArray[np.uint16]) -> bool:
-    """Fill `bits` from a file; tell whether it could be done."""
+    """Fill `bits` from a file; return whether it could be done."""
     done, size = 0, 2 * len(bits)
     while done < size:
         count = _pread(file, bits.ctypes.data + done, size - done, offset + done)
@@ -60,7 +62,7 @@ def _read(file: int, offset: int, bits: NDArray[np.uint16]) -> bool:
 
 
 @_compiled(reassociate=True)
-def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float:
+def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float | np.float32:
     """Read bfloat16 weights of n experts, from `offsets` (n,) of `files` (n,), and subtract `base` (c,).
 
     Returns:
@@ -83,7 +85,7 @@ def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float
 
 @_compiled()
 def add_up(files: Places, offsets: Places, base: Floats, out: Floats) -> bool:
-    """The same, but write the sum of the task vectors to `out` (c,); tell whether all could be read."""
+    """The same, but write the sum of the task vectors to `out` (c,); False if one cannot be read."""
     bits = np.empty(_PIECE, np.uint16)
     for start in range(0, len(base), _PIECE):
         origin, total = base[start : start + _PIECE], out[start : start + _PIECE]

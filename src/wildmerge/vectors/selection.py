@@ -110,9 +110,10 @@ class _Near:
     def add(self, delta: Tensor) -> None:
         """Take in the next chunk, (c,)."""
         above, values = split(delta, self.low, self.high)
-        count, counts = len(values), None
+        count: int = len(values)
+        counts: NDArray[np.int64] | None = None
         if self.low == self.high:
-            values, counts = np.float32([self.low]), np.array([count])
+            values, counts = np.array([self.low], np.float32), np.array([count])
         elif count > _CROWDED * len(delta):
             values, counts = np.unique(values, return_counts=True)
         self.above += above

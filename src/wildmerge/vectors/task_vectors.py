@@ -199,7 +199,7 @@ class TaskVectors:
         experts: Sequence[Tensor | StoredTensor],
         sources: Sequence[str],
     ) -> None:
-        """Refuse NaN and Inf: a sum that is finite tells of none, one that is not asks for a look."""
+        """Refuse NaN and Inf: a finite sum shows that there is none, any other is looked into."""
         if self._finite or math.isfinite(total):
             return
         named = zip([self._sources[0], *sources], [self._base, *experts], strict=True)
