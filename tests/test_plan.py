@@ -13,9 +13,10 @@ from test_paper import PAPER
 from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
 from wildmerge.planning.lock import lock_path, make_lock
-from wildmerge.planning.models import list_models
+from wildmerge.planning.models import list_evaluations, list_models
 from wildmerge.planning.plan import placeholder, plan
-from wildmerge.study.file import load_study
+from wildmerge.scoring.session import Session
+from wildmerge.study.file import EvaluationSettings, load_study
 
 
 def line(text, start):
@@ -73,14 +74,21 @@ def test_tokens_of_finished_results_replace_recorded_ones(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     study = load_study(make_study(tmp_path, ["llama"]))
     lock = make_lock(study)
-    assert "unknown until a first model" in plan(study, lock, tmp_path / "results")
+    text = plan(study, lock, tmp_path / "results")
+    assert "unknown until a first model" in text
+    assert line(text, "a model")[1:] == ["?"] * 5
+    assert line(text, "all")[-3:] == ["0.0", "?", "?"]
     base = next(model for model in list_models(study, lock) if model.kind == "base")
-    result = tmp_path / f"results/evals/{base.recipe_id}/mini_one-0123456789abcdef.json"
-    result.parent.mkdir(parents=True)
-    tokens = {"requests": 64, "naive": 900, "computed": 300}
-    result.write_text(json.dumps({"n": 16, "tokens": tokens}))
+    evaluation = list_evaluations(study, lock)[0]
+    result = evaluation.path(tmp_path / "results", base.recipe_id)
+    settings = EvaluationSettings(backend="prefix", dtype="float32")
+    session = Session(["mini_one"], settings, tasks_dir=study.tasks_dir)
+    session.score(lock.folder(base.recipe.base), {result: evaluation})
+    tokens = json.loads(result.read_text())["tokens"]
+    assert tokens["naive"] > tokens["grouped"] > tokens["computed"] > 0
+    counted = [tokens[name] for name in ("requests", "naive", "grouped", "computed")]
     cells = line(plan(study, lock, tmp_path / "results"), "mini_one")
-    assert cells[1:] == ["16", "64", "900", "900", "300", "counted on 16 items with llama"]
+    assert cells[1:] == ["16", *(f"{n:,}" for n in counted), "counted on 16 items with llama"]
 
 
 def test_counts_do_not_depend_on_the_lock():

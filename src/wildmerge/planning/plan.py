@@ -99,7 +99,7 @@ def _bases(
         "GPU-hours",
     ]
     rows = []
-    sums = [0.0, 0.0]
+    hours: list[tuple[float | None, float | None]] = []
     for name in study.bases:
         part = study.model_copy(update={"bases": {name: study.bases[name]}})
         models, jobs = list_models(part, lock), list_jobs(part, lock)
@@ -107,19 +107,34 @@ def _bases(
         size = sizes[name]
         if size is None:
             rows.append([*row, *["?"] * 5])
+            hours.append((None, None))
             continue
         # a merge reads its base and experts once; a token takes 2 operations a weight
         merge = (
             sum((m.n + 1) * size.merged for m in models if m.kind == "merge") / READ_SPEED / 3600
         )
-        tokens = sum(cost.asked(study.evaluation.backend) for cost in costs.values() if cost)
-        evaluate = len(models) * tokens * 2 * size.weights / speed / 3600
-        sums = [sums[0] + merge, sums[1] + evaluate]
+        asked = [c.asked(study.evaluation.backend) if c else None for c in costs.values()]
+        tokens = None if None in asked else sum(filter(None, asked))
+        evaluate = (
+            None if tokens is None else len(models) * tokens * 2 * size.weights / speed / 3600
+        )
+        hours.append((merge, evaluate))
         download = "?" if size.download is None else _bytes(size.download)
-        hours = [f"{value:,.1f}" for value in (merge, evaluate, merge + evaluate)]
-        rows.append([*row, f"{size.weights / 1e9:.2f} B", download, *hours])
-    rows.append(["all", *[""] * 4, *(f"{value:,.1f}" for value in (*sums, sum(sums)))])
+        rows.append([*row, f"{size.weights / 1e9:.2f} B", download, *_hours([hours[-1]])])
+    rows.append(["all", *[""] * 4, *_hours(hours)])
     return _table(rows, "lrrrrrrr", headers)
+
+
+def _hours(pairs: list[tuple[float | None, float | None]]) -> list[str]:
+    """Return hours of merging and evaluating and their sum; ? where a part of one is not known."""
+    merge, evaluate = zip(*pairs, strict=True)
+    return [_total(values, ".1f") for values in (merge, evaluate, (*merge, *evaluate))]
+
+
+def _total(values: Iterable[float | None], spec: str = "") -> str:
+    """Return a sum, ? where one of its parts is not known."""
+    known = list(values)
+    return "?" if None in known else f"{sum(filter(None, known)):,{spec}}"
 
 
 def _benchmarks(costs: dict[str, Cost | None]) -> str:
@@ -133,9 +148,8 @@ def _benchmarks(costs: dict[str, Cost | None]) -> str:
         else:
             counts = (getattr(cost, number) for number in NUMBERS)
             rows.append([label, *(f"{count:,}" for count in counts), cost.source])
-    known = [cost for cost in costs.values() if cost]
-    sums = (sum(getattr(cost, number) for cost in known) for number in NUMBERS)
-    rows.append(["a model", *(f"{value:,}" for value in sums), ""])
+    sums = (_total(getattr(c, n) if c else None for c in costs.values()) for n in NUMBERS)
+    rows.append(["a model", *sums, ""])
     return _table(rows, "lrrrrrl", headers)
 
 
