@@ -73,6 +73,9 @@ def test_tokens_of_finished_results_replace_recorded_ones(tmp_path, monkeypatch)
     """A task that nobody recorded is unknown until a first model of a base is scored."""
     monkeypatch.chdir(tmp_path)
     study = load_study(make_study(tmp_path, ["llama"]))
+    item = {"choices": ["a", "b", "c", "d"], "answer": 0}
+    items = [item | {"question": f"what is {letter}?"} for letter in "abcdefghijklmnop"]
+    (tmp_path / "data/mini_one.jsonl").write_text("\n".join(map(json.dumps, items)))
     lock = make_lock(study)
     text = plan(study, lock, tmp_path / "results")
     assert "unknown until a first model" in text
