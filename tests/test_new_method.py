@@ -173,3 +173,14 @@ def test_documented_example_works(tmp_path, tiny):
     )
     report = merge(recipe, tmp_path / "merged", progress=False, method_folders=[tmp_path / "m"])
     assert report["update_norm"] > 0
+
+
+@pytest.mark.parametrize("body", ["vectors.total().mT", "vectors.total() * float('nan')"])
+def test_an_update_that_no_model_can_hold_is_refused_by_method_and_tensor(tiny, tmp_path, body):
+    source = SOURCE[: SOURCE.index("    return ")].replace("-> Rule", "-> object")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/loudest.py").write_text(f"{source}    return {body}\n")
+    recipe = Recipe(base=str(tiny.base), experts=tuple(map(str, tiny.experts)), method="loudest")
+    with pytest.raises(Refusal, match="loudest: tensor "):
+        merge(recipe, tmp_path / "out", progress=False, method_folders=[tmp_path / "m"])
+    assert not (tmp_path / "out").exists()

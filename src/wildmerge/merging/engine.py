@@ -20,6 +20,7 @@ from wildmerge.checkpoints.dtypes import name_of
 from wildmerge.checkpoints.roles import merged_tensors, roles_of
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.checkpoints.writer import Writer
+from wildmerge.errors import Refusal
 from wildmerge.merging.spectra import Spectra
 from wildmerge.methods.catalogue import Method
 from wildmerge.study.recipe import Recipe
@@ -46,6 +47,7 @@ class Engine:
         experts: list[Checkpoint],
         function: Callable[[TaskVectors], Any],
         *,
+        method: str,
         spectra: Spectra,
         dtype: torch.dtype,
         device: str,
@@ -55,6 +57,7 @@ class Engine:
         self.roles = roles_of(base)
         self.experts = experts
         self.function = function
+        self.method = method
         self.spectra = spectra
         self.dtype = dtype
         self.device = device
@@ -96,6 +99,11 @@ class Engine:
                 writer.close()
         return {name: facts[name] for name in floats}
 
+    def _wrong(self, name: str, what: str) -> Refusal:
+        return Refusal(
+            f"{self.method}: tensor {name}: gives {what}; check method, hyperparameters and dtype"
+        )
+
     def _tensor(self, name: str, writer: Writer) -> Facts:
         """Merge one tensor, write it, and return its facts."""
         vectors = TaskVectors(
@@ -110,9 +118,19 @@ class Engine:
         )
         result = self.function(vectors)
         update, facts = result if isinstance(result, tuple) else (result, {})
+        if isinstance(update, torch.Tensor) and tuple(update.shape) != vectors.shape:
+            raise self._wrong(
+                name, f"an update of shape {tuple(update.shape)}, not {vectors.shape}"
+            )
         squares = 0.0
         for at, part in vectors.apply(update):
+            if part.shape != (at.stop - at.start,) or not part.is_floating_point():
+                found = f"{part.dtype} of shape {tuple(part.shape)}"
+                raise self._wrong(name, f"{found} for {at.stop - at.start} float weights")
             squares += float(part.dot(part))
-            writer.write(name, at.start, vectors.base_chunk(at).add(part).to(self.dtype))
+            merged = vectors.base_chunk(at).add(part).to(self.dtype)
+            if not math.isfinite(float(merged.abs().max())):
+                raise self._wrong(name, f"NaN, Inf or weights beyond the range of {self.dtype}")
+            writer.write(name, at.start, merged)
         writer.finish(name)
         return {"norm": math.sqrt(squares), **facts}

@@ -68,6 +68,8 @@ def merge(
     from wildmerge.vectors import linalg
 
     linalg.one_thread()  # parallel over tensors, see the engine
+    if out.exists() and overwrite:
+        _require_replaceable(out, [c.folder for c in (checked.base, *checked.experts.values())])
     base, experts, alignment = align(checked.base, checked.experts, untie=recipe.untie)
     dtype: torch.dtype = getattr(torch, recipe.dtype or base.dtype)
     with new_folder(out, overwrite=overwrite) as partial:
@@ -75,6 +77,7 @@ def merge(
             base,
             list(experts.values()),
             function_of(recipe, checked.method),
+            method=checked.method.name,
             spectra=Spectra(_stored(checked, spectra or {})),
             dtype=dtype,
             device=device,
@@ -126,6 +129,10 @@ def _check(recipe: Recipe, folders: Mapping[str, Path], method_folders: Sequence
         raise Refusal("recipe: a merge needs a method and at least one expert")
     method = methods.get(recipe.method, method_folders)
     parameters = method.complete(recipe.parameters)
+    if len(set(recipe.experts)) < len(recipe.experts):
+        raise Refusal("recipe: experts: one stands there twice; give it more weight by `weights`")
+    if len(recipe.experts) == 1 and parameters != method.complete({}):
+        raise Refusal("recipe: one expert is written as it is; remove parameters or add experts")
     weights = parameters.get("weights")
     if weights and len(weights) != len(recipe.experts):
         raise Refusal(f"recipe: {len(weights)} weights for {len(recipe.experts)} experts")
@@ -134,6 +141,17 @@ def _check(recipe: Recipe, folders: Mapping[str, Path], method_folders: Sequence
     base = open_checkpoint(folders.get(recipe.base, recipe.base))
     experts = {e: open_checkpoint(folders.get(e, e), base) for e in recipe.experts}
     return _Checked(recipe, method, base, experts, require_compatible(base, experts))
+
+
+def _require_replaceable(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to replace what is no earlier merge, or holds an input or the working directory."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "merge_report.json").is_file():
+        raise Refusal(f"{out}: not a merged model of wildmerge, so kept; choose another --out")
+    inside = [
+        place for place in (*inputs, Path.cwd()) if place.resolve().is_relative_to(out.resolve())
+    ]
+    if inside:
+        raise Refusal(f"{out}: holds {inside[0]}, so kept; choose another --out")
 
 
 def _stored(checked: _Checked, files: Mapping[str, Path]) -> list[Path]:

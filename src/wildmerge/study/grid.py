@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from wildmerge.errors import Refusal
 from wildmerge.methods import catalogue as methods
 from wildmerge.methods.declaration import Preset
 
@@ -58,6 +59,8 @@ class MethodGrid(BaseModel):
         """
         method = methods.get(self.method, folders)
         given = self.model_extra or {}
+        if given.get("weights"):  # subsets differ in members and are ordered by content
+            raise Refusal("weights: not supported in studies; merge such a recipe by itself")
         axes = [
             value if isinstance(value, list) and key != "weights" else [value]
             for key, value in given.items()
