@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mini_study import make_study
 from synthetic_results import build
 from wildmerge.errors import Refusal
-from wildmerge.merging.merge import merge, require_mergeable
+from wildmerge.merging.merge import merge
 from wildmerge.methods import catalogue as methods
 from wildmerge.planning.lock import make_lock
 from wildmerge.planning.models import list_models
@@ -163,47 +163,14 @@ def test_a_name_defined_twice_is_refused(folder):
         methods.discover([folder])
 
 
-def test_documented_example_works(tmp_path, tiny):
+@pytest.mark.parametrize("n", [2, 3])
+def test_documented_example_works(n, tmp_path, tiny):
     """The file shown in docs/your-method.md, taken from there."""
     text = (Path(__file__).parent.parent / "docs/your-method.md").read_text()
     (tmp_path / "m").mkdir()
     (tmp_path / "m/trimmed_mean.py").write_text(text.split("```python\n")[1].split("```")[0])
     recipe = Recipe(
-        base=str(tiny.base), experts=tuple(map(str, tiny.experts)), method="trimmed_mean"
+        base=str(tiny.base), experts=tuple(map(str, tiny.experts[:n])), method="trimmed_mean"
     )
     report = merge(recipe, tmp_path / "merged", progress=False, method_folders=[tmp_path / "m"])
     assert report["update_norm"] > 0
-
-
-@pytest.mark.parametrize("body", ["vectors.total().mT", "vectors.total() * float('nan')"])
-def test_an_update_that_no_model_can_hold_is_refused_by_method_and_tensor(tiny, tmp_path, body):
-    source = SOURCE[: SOURCE.index("    return ")].replace("-> Rule", "-> object")
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m/loudest.py").write_text(f"{source}    return {body}\n")
-    recipe = Recipe(base=str(tiny.base), experts=tuple(map(str, tiny.experts)), method="loudest")
-    with pytest.raises(Refusal, match="loudest: tensor "):
-        merge(recipe, tmp_path / "out", progress=False, method_folders=[tmp_path / "m"])
-    assert not (tmp_path / "out").exists()
-
-
-def test_overwrite_replaces_a_merge_and_nothing_else(tiny, tmp_path):
-    experts = tuple(map(str, tiny.experts))
-    recipe = Recipe(base=str(tiny.base), experts=experts, method="task_arithmetic")
-    merge(recipe, tmp_path / "out", progress=False)
-    merge(recipe, tmp_path / "out", progress=False, overwrite=True)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").write_text("mine")
-    for kept in (tmp_path / "mine", tiny.experts[0], tiny.base.parent):
-        with pytest.raises(Refusal, match="so kept"):
-            merge(recipe, kept, progress=False, overwrite=True)
-    assert (tmp_path / "mine/notes.txt").exists() and (tiny.base / "config.json").exists()
-
-
-def test_recipes_that_would_not_do_what_they_say_are_refused(tiny):
-    one = str(tiny.experts[0])
-    for experts, parameters in (((one,), {"lambda": 0.5}), ((one, one), {})):
-        recipe = Recipe(
-            base=str(tiny.base), experts=experts, method="task_arithmetic", parameters=parameters
-        )
-        with pytest.raises(Refusal, match="one expert|stands there twice"):
-            require_mergeable(recipe)

@@ -64,6 +64,7 @@ def merge(
         threads=threads or os.cpu_count() or 1,
         overwrite=overwrite,
         method_folders=own,
+        recipe_file=Path(recipe),
     )
     for remark in report["remarks"]:
         print(f"remark: {remark}", file=sys.stderr)

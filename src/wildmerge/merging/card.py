@@ -20,6 +20,7 @@ from jinja2 import Template
 from wildmerge.checkpoints.files import COMPANIONS
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.merging.mergekit_config import from_recipe
+from wildmerge.merging.replacing import REPORT
 from wildmerge.storage.files import write_json
 from wildmerge.study.recipe import Recipe
 
@@ -44,7 +45,7 @@ def write_files(
     same = None if report.get("alignment") else from_recipe(recipe, stored)
     if same:  # nothing about these experts that only we bridge
         (folder / "mergekit_config.yml").write_text(same, encoding="utf-8")
-    write_json(folder / "merge_report.json", dict(report))
+    write_json(folder / REPORT, dict(report))
     (folder / "README.md").write_text(model_card(base, experts, recipe, report), encoding="utf-8")
 
 

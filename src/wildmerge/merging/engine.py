@@ -20,7 +20,7 @@ from wildmerge.checkpoints.dtypes import name_of
 from wildmerge.checkpoints.roles import merged_tensors, roles_of
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.checkpoints.writer import Writer
-from wildmerge.errors import Refusal
+from wildmerge.merging import checks
 from wildmerge.merging.spectra import Spectra
 from wildmerge.methods.catalogue import Method
 from wildmerge.study.recipe import Recipe
@@ -99,11 +99,6 @@ class Engine:
                 writer.close()
         return {name: facts[name] for name in floats}
 
-    def _wrong(self, name: str, what: str) -> Refusal:
-        return Refusal(
-            f"{self.method}: tensor {name}: gives {what}; check method, hyperparameters and dtype"
-        )
-
     def _tensor(self, name: str, writer: Writer) -> Facts:
         """Merge one tensor, write it, and return its facts."""
         vectors = TaskVectors(
@@ -116,21 +111,17 @@ class Engine:
             device=self.device,
             chunk=self.chunk,
         )
-        result = self.function(vectors)
-        update, facts = result if isinstance(result, tuple) else (result, {})
-        if isinstance(update, torch.Tensor) and tuple(update.shape) != vectors.shape:
-            raise self._wrong(
-                name, f"an update of shape {tuple(update.shape)}, not {vectors.shape}"
-            )
+        update, facts = checks.split(self.function(vectors), vectors, self.method)
         squares = 0.0
-        for at, part in vectors.apply(update):
-            if part.shape != (at.stop - at.start,) or not part.is_floating_point():
-                found = f"{part.dtype} of shape {tuple(part.shape)}"
-                raise self._wrong(name, f"{found} for {at.stop - at.start} float weights")
-            squares += float(part.dot(part))
-            merged = vectors.base_chunk(at).add(part).to(self.dtype)
-            if not math.isfinite(float(merged.abs().max())):
-                raise self._wrong(name, f"NaN, Inf or weights beyond the range of {self.dtype}")
-            writer.write(name, at.start, merged)
+        for at, part in checks.chunks(update, vectors, self.method):
+            squares += _square(part)
+            merged = vectors.base_chunk(at).add(part)
+            writer.write(name, at.start, checks.rounded(merged, self.dtype, name))
         writer.finish(name)
         return {"norm": math.sqrt(squares), **facts}
+
+
+def _square(part: torch.Tensor) -> float:
+    """Return the sum of squares of a chunk of an update; in float64 where float32 has no such number."""
+    found = float(part.dot(part))
+    return found if math.isfinite(found) else float(part.double().square().sum())

@@ -15,6 +15,7 @@ from wildmerge.checkpoints.compatibility import Finding, require_compatible
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
+from wildmerge.merging.replacing import require_replaceable
 from wildmerge.methods import catalogue as methods
 from wildmerge.methods.catalogue import Method
 from wildmerge.storage.folders import new_folder
@@ -35,6 +36,7 @@ def merge(
     progress: bool = True,
     chunk: int | None = None,
     method_folders: Sequence[Path] = (),
+    recipe_file: Path | None = None,
 ) -> Report:
     """Merge a recipe into the Hugging Face model folder `out` and return its merge report.
 
@@ -46,7 +48,8 @@ def merge(
             method that asks for them when all experts have one.
         device: "cpu", "cuda" or "cuda:i".
         threads: tensors merged at once on a CPU.
-        overwrite: replace an existing `out`.
+        overwrite: replace an `out` that is an earlier merge and holds nothing that is needed.
+        recipe_file: where the recipe was read from, which is not replaced.
         progress: show a bar.
         chunk: elements worked on at once; a choice of speed, never of result.
         method_folders: where methods other than wildmerge's own lie.
@@ -58,6 +61,9 @@ def merge(
     started = time.monotonic()
     checked = _check(recipe, folders or {}, method_folders)
     recipe = checked.recipe
+    if overwrite:
+        inputs = [checked.base.folder, *(expert.folder for expert in checked.experts.values())]
+        require_replaceable(out, inputs + ([recipe_file] if recipe_file else []))
 
     import torch
 
@@ -68,8 +74,6 @@ def merge(
     from wildmerge.vectors import linalg
 
     linalg.one_thread()  # parallel over tensors, see the engine
-    if out.exists() and overwrite:
-        _require_replaceable(out, [c.folder for c in (checked.base, *checked.experts.values())])
     base, experts, alignment = align(checked.base, checked.experts, untie=recipe.untie)
     dtype: torch.dtype = getattr(torch, recipe.dtype or base.dtype)
     with new_folder(out, overwrite=overwrite) as partial:
@@ -129,10 +133,8 @@ def _check(recipe: Recipe, folders: Mapping[str, Path], method_folders: Sequence
         raise Refusal("recipe: a merge needs a method and at least one expert")
     method = methods.get(recipe.method, method_folders)
     parameters = method.complete(recipe.parameters)
-    if len(set(recipe.experts)) < len(recipe.experts):
-        raise Refusal("recipe: experts: one stands there twice; give it more weight by `weights`")
-    if len(recipe.experts) == 1 and parameters != method.complete({}):
-        raise Refusal("recipe: one expert is written as it is; remove parameters or add experts")
+    _require_each_once(recipe, folders)
+    _require_effect(recipe, method)
     weights = parameters.get("weights")
     if weights and len(weights) != len(recipe.experts):
         raise Refusal(f"recipe: {len(weights)} weights for {len(recipe.experts)} experts")
@@ -143,17 +145,6 @@ def _check(recipe: Recipe, folders: Mapping[str, Path], method_folders: Sequence
     return _Checked(recipe, method, base, experts, require_compatible(base, experts))
 
 
-def _require_replaceable(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to replace what is no earlier merge, or holds an input or the working directory."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "merge_report.json").is_file():
-        raise Refusal(f"{out}: not a merged model of wildmerge, so kept; choose another --out")
-    inside = [
-        place for place in (*inputs, Path.cwd()) if place.resolve().is_relative_to(out.resolve())
-    ]
-    if inside:
-        raise Refusal(f"{out}: holds {inside[0]}, so kept; choose another --out")
-
-
 def _stored(checked: _Checked, files: Mapping[str, Path]) -> list[Path]:
     """Return the experts' spectra when the method reads them and every expert has a file."""
     experts = checked.recipe.experts
@@ -161,3 +152,26 @@ def _stored(checked: _Checked, files: Mapping[str, Path]) -> list[Path]:
         return []
     found = [files[expert] for expert in experts]
     return found if all(file.exists() for file in found) else []
+
+
+def _require_each_once(recipe: Recipe, folders: Mapping[str, Path]) -> None:
+    """Refuse an expert that is given twice, by one name or by two."""
+    seen: dict[Path, str] = {}
+    for expert in recipe.experts:
+        place = Path(folders.get(expert, expert)).resolve()
+        if place in seen:
+            raise Refusal(
+                f"recipe: expert {expert} stands there twice; give it once, with a larger weight"
+            )
+        seen[place] = expert
+
+
+def _require_effect(recipe: Recipe, method: Method) -> None:
+    """Refuse hyperparameters of a single expert, which every method returns as it is."""
+    default = method.complete({})
+    changed = [k for k, v in method.complete(recipe.parameters).items() if v != default[k]]
+    if len(recipe.experts) == 1 and changed:
+        raise Refusal(
+            f"recipe: one expert is written as it is, so {', '.join(changed)} would have no effect; "
+            "remove it or add experts"
+        )

@@ -57,8 +57,8 @@ class Spectrum:
         if self._is_accurate(values):
             used = values != 0
             basis = self._vectors[:, used]
-            scaled = basis * (values[used] / self.sigma[used]).sqrt()
-            result = product(self._tall, product(scaled, scaled.mT))
+            scaled = basis * (values[used].abs() / self.sigma[used]).sqrt()
+            result = product(self._tall, product(scaled * values[used].sign(), scaled.mT))
         else:
             u, _, vh = torch.linalg.svd(self._tall, full_matrices=False)
             result = (u * values) @ vh
