@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -103,6 +104,9 @@ class Method:
         if self.path.parent == _OWN:
             module = importlib.import_module(f"wildmerge.methods.{self.path.stem}")
         else:
+            folder = str(self.path.parent)
+            if folder not in sys.path:
+                sys.path.append(folder)  # for its helper modules
             spec = importlib.util.spec_from_file_location(f"wildmerge_{self.path.stem}", self.path)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
@@ -129,8 +133,10 @@ def discover(folders: Sequence[Path] = ()) -> dict[str, Method]:
     for folder in (_OWN, *folders):
         if not folder.is_dir():
             raise Refusal(f"{folder}: no folder of methods; check methods_dir or {VARIABLE}")
+        code = sorted([*folder.glob("*.py"), *folder.glob("*/*.py")])
+        stamp = tuple(file.stat().st_mtime_ns for file in code)
         for path in sorted(folder.glob("*.py")):
-            for method in _read(path, path.stat().st_mtime_ns):
+            for method in _read(path, stamp):
                 if method.name in found:
                     raise Refusal(
                         f"{path} defines the method '{method.name}', and so does "
@@ -149,15 +155,19 @@ def folders_of_environment() -> list[Path]:
 
 
 @cache
-def _read(path: Path, mtime_ns: int) -> list[Method]:
-    """Parse a file and return the methods it defines (`mtime_ns` only keys the cache)."""
-    del mtime_ns
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, ValueError) as error:
-        raise Refusal(f"{path}: no valid Python ({error}); mend it") from None
+def _read(path: Path, stamp: tuple[int, ...]) -> list[Method]:
+    """Parse a file and return the methods it defines (`stamp`, of its folder, only keys the cache)."""
+    del stamp
+    tree = _parse(path)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [_describe(f, path, tree) for f in functions if _takes_task_vectors(f)]
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise Refusal(f"{path}: no valid Python ({error}); mend it") from None
 
 
 def _takes_task_vectors(function: ast.FunctionDef) -> bool:
@@ -180,7 +190,7 @@ def _describe(function: ast.FunctionDef, path: Path, tree: ast.Module) -> Method
             function.name, __config__=strict, **dict(_hyperparameters(function, path))
         ),
         takes_null_space="null_space" in [argument.arg for argument in function.args.kwonlyargs],
-        digest=None if about.versioned else _code_digest(tree),
+        digest=None if about.versioned else code_digest(path),
     )
 
 
@@ -239,14 +249,56 @@ def _last_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
 
 
-def _code_digest(tree: ast.Module) -> str:
-    """Hash what a file does: its syntax tree without docstrings and `about` (nor comments)."""
-    copy = ast.parse(ast.unparse(tree))
-    for node in ast.walk(copy):
+def code_digest(path: Path) -> str:
+    """Hash what a method's file does, and the modules beside it that it imports, and those they import.
+
+    Comments, docstrings and `about` do not count, nor does the version of Python.
+    """
+    codes: dict[str, str] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        name = file.relative_to(path.parent).as_posix() if file != path else ""
+        if name not in codes:
+            tree = _parse(file)
+            codes[name] = _canonical(_bare(tree))
+            waiting += _modules_beside(tree, path.parent)
+    if len(codes) == 1:
+        return hashlib.sha256(codes[""].encode()).hexdigest()
+    return hashlib.sha256(json.dumps(codes, sort_keys=True).encode()).hexdigest()
+
+
+def _modules_beside(tree: ast.Module, folder: Path) -> list[Path]:
+    """Return the files of the modules in a folder that a file imports; all files of a package."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    files = [folder / f"{name}.py" for name in sorted(names)]
+    packages = [file for name in sorted(names) for file in sorted((folder / name).rglob("*.py"))]
+    return [file for file in files if file.is_file()] + packages
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """Return a syntax tree without docstrings and `about`."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             node.decorator_list = [d for d in node.decorator_list if not _is_about(d)]
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(
             node
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(copy).encode()).hexdigest()
+    return tree
+
+
+def _canonical(node: Any) -> str:
+    """Write a syntax tree as text, without fields that are empty: some versions of Python have more."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    inside = ",".join(f"{name}={_canonical(value)}" for name, value in fields)
+    return f"{type(node).__name__}({inside})"

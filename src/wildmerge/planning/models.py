@@ -187,12 +187,14 @@ def _merge_of(
     identities: Mapping[str, str],
 ) -> Recipe:
     """Return the recipe of one subset's merge: one order for one set, so that the sums round alike."""
-    references = [base.experts[expert] for expert in experts]
+    ordered = sorted(experts, key=lambda expert: identities[base.experts[expert]])
+    weights = [variant.weights.get(expert, 1.0) for expert in ordered]
+    own = {"weights": weights} if set(weights) != {1.0} else {}
     return Recipe(
         base=base.checkpoint,
-        experts=tuple(sorted(references, key=lambda reference: identities[reference])),
+        experts=tuple(base.experts[expert] for expert in ordered),
         method=variant.method.name,
-        parameters=variant.parameters,
+        parameters=variant.parameters | own,
         null_space=study.null_space,
         dtype=study.dtype,
         untie=study.untie,

@@ -192,6 +192,12 @@ class Study(Strict):
                 variants = grid.variants(self.preset, self.method_folders)
             except Refusal as refusal:
                 raise ValueError(f"methods[{index}]: {refusal}") from None
+            for name in variants[0].weights if variants else ():
+                experts = [expert for base in self.bases.values() for expert in base.experts]
+                if name not in experts:
+                    raise ValueError(
+                        f"methods[{index}]: weights: {unknown('expert', name, experts)}"
+                    )
             for variant in variants:
                 if variant.label in labels:
                     raise ValueError(f"methods: '{variant.label}' stands there twice; remove one")

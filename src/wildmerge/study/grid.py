@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,8 @@ class Variant:
     parameters: dict[str, Any]
     label: str
     sizes: tuple[int, ...]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of experts by name; 1 for those that are not named."""
 
 
 class MethodGrid(BaseModel):
@@ -58,21 +60,29 @@ class MethodGrid(BaseModel):
             Refusal: the method or one of its hyperparameters is not known or not valid.
         """
         method = methods.get(self.method, folders)
-        given = self.model_extra or {}
-        if given.get("weights"):  # subsets differ in members and are ordered by content
-            raise Refusal("weights: not supported in studies; merge such a recipe by itself")
-        axes = [
-            value if isinstance(value, list) and key != "weights" else [value]
-            for key, value in given.items()
-        ]
+        given = dict(self.model_extra or {})
+        weights = self._weights(given.pop("weights", None), method)
+        axes = [value if isinstance(value, list) else [value] for value in given.values()]
         default = method.complete({}, preset)
         found = []
         for point in itertools.product(*axes):
             complete = method.complete(dict(zip(given, point, strict=True)), preset)
             changed = [f"{k}={_short(v)}" for k, v in complete.items() if v != default[k]]
+            if weights:
+                named = ",".join(f"{name}:{weight:g}" for name, weight in weights.items())
+                changed.append(f"weights={named}")
             label = " ".join([self.method, *changed])
-            found.append(Variant(method, complete, label, tuple(self.sizes or ())))
+            found.append(Variant(method, complete, label, tuple(self.sizes or ()), weights))
         return found
+
+    def _weights(self, weights: Any, method: methods.Method) -> dict[str, float]:
+        """Return the experts' weights by name: a list has no order that all subsets share."""
+        if weights is None:
+            return {}
+        if not isinstance(weights, dict) or not weights:
+            raise Refusal("weights: give them by the experts' names, as {math: 2, code: 1}")
+        checked = method.complete({"weights": list(weights.values())})["weights"]
+        return dict(zip(map(str, weights), checked, strict=True))
 
 
 def _short(value: Any) -> str:
