@@ -145,7 +145,7 @@ def test_report_and_card_tell_what_was_done(tiny, tmp_path):
     assert report["recipe"]["parameters"] == {"filter_wise": False, "norm_floor": 0.0}
     assert all("t" in facts and "norm" in facts for facts in report["tensors"].values())
     card = (tmp_path / "merged/README.md").read_text()
-    assert card.startswith("---\n") and str(tiny.experts[0]) in card and "model_stock" in card
+    assert card.startswith("---\n") and tiny.experts[0].name in card and "model_stock" in card
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import yaml
 from huggingface_hub import metadata_load
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from jinja2 import Template
 
 from wildmerge.checkpoints.files import COMPANIONS
@@ -23,6 +25,20 @@ from wildmerge.merging.mergekit_config import from_recipe
 from wildmerge.merging.replacing import REPORT
 from wildmerge.storage.files import write_json
 from wildmerge.study.recipe import Recipe
+
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""Chat templates beside the main one, as transformers saves them."""
+
+
+def warnings_of_code(base: Checkpoint) -> list[str]:
+    """Say which code a base's config needs, which is not copied: it would run wherever it is loaded."""
+    if not base.config.get("auto_map"):
+        return []
+    code = ", ".join(sorted(path.name for path in base.folder.glob("*.py"))) or "not in its folder"
+    return [
+        f"{base.folder}: its config names code of its own ({code}), which is not copied; copy it "
+        "beside the merged model to load that with trust_remote_code"
+    ]
 
 
 def write_files(
@@ -39,6 +55,9 @@ def write_files(
         for path in base.folder.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
+    for path in base.folder.glob(TEMPLATES):
+        (folder / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / path.parent.name / path.name)
     config = {k: v for k, v in base.config.items() if k != "torch_dtype"}
     stored = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config | {"dtype": stored})
@@ -57,19 +76,27 @@ def model_card(
 ) -> str:
     """Return the model card: front matter that the hub reads, sources, licences, recipe."""
     template = files("wildmerge").joinpath("templates/model_card.md.j2").read_text()
-    licences = {ref: licence_of(c) for ref, c in ({recipe.base: base} | dict(experts)).items()}
+    names = {recipe.base: public_name(recipe.base, base.folder)}
+    names |= {reference: public_name(reference, c.folder) for reference, c in experts.items()}
+    licences = [licence_of(checkpoint) for checkpoint in (base, *experts.values())]
+    shown = recipe.model_copy(
+        update={"base": names[recipe.base], "experts": tuple(names[e] for e in recipe.experts)}
+    )
     front: dict[str, Any] = {
         "library_name": "transformers",
-        "base_model": [recipe.base, *recipe.experts],
+        "base_model": [name for name in (shown.base, *shown.experts) if _is_repo(name)],
         "tags": ["merge", "wildmerge"],
     }
-    if licences[recipe.base]:
-        front["license"] = licences[recipe.base]
+    if licences[0]:
+        front["license"] = licences[0]
+    folders = {recipe.base: base.folder} | {e: c.folder for e, c in experts.items()}
+    warnings = [_without_paths(text, names, folders) for text in report["warnings"]]
     text: str = Template(template, keep_trailing_newline=True).render(
         front=yaml.safe_dump(front, sort_keys=False),
-        recipe=recipe,
-        recipe_json=json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=2),
-        licences=licences,
+        recipe=shown,
+        recipe_json=json.dumps(shown.model_dump(mode="json", exclude_none=True), indent=2),
+        sources=list(zip((shown.base, *shown.experts), licences, strict=True)),
+        warnings=warnings,
         report=report,
     )
     return text
@@ -82,4 +109,29 @@ def licence_of(checkpoint: Checkpoint) -> str | None:
         front = metadata_load(path) if path.exists() else None
     except (yaml.YAMLError, ValueError):
         return None  # the hub could not read it, either
-    return str(front["license"]) if front and front.get("license") else None
+    licence = front.get("license") if front else None
+    return licence if isinstance(licence, str) else None
+
+
+def public_name(reference: str, folder: Path) -> str:
+    """Return what others may read of a checkpoint's place: its hub id, else its folder's name."""
+    for part in folder.resolve().parts:
+        if part.startswith("models--"):  # the hub's cache
+            return part.removeprefix("models--").replace("--", "/")
+    is_local = Path(reference).expanduser().resolve() == folder.resolve()
+    return folder.resolve().name if is_local else reference.partition("@")[0]
+
+
+def _is_repo(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _without_paths(text: str, names: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+    """Return a warning with names for folders, longest first."""
+    for reference in sorted(folders, key=lambda reference: -len(str(folders[reference]))):
+        text = text.replace(str(folders[reference]), names[reference])
+    return text

@@ -66,9 +66,8 @@ class Engine:
     def run(self, folder: Path, threads: int, progress: bool) -> dict[str, Facts]:
         """Merge every tensor into shards in `folder`; return the facts of each."""
         floats = merged_tensors(self.base)
-        stored = {
-            n: name_of(self.dtype) if n in floats else i.dtype for n, i in self.base.tensors.items()
-        }
+        stored = {n: i.dtype for n, i in self.base.tensors.items()}
+        stored |= {n: name_of(self._dtype_of(n)) for n in floats}
         writer = Writer(folder, {n: (stored[n], i.shape) for n, i in self.base.tensors.items()})
         for name in self.base.tensors.keys() - floats.keys():  # integers and buffers
             writer.write(name, 0, self.base[name].reshape(-1))
@@ -99,6 +98,14 @@ class Engine:
                 writer.close()
         return {name: facts[name] for name in floats}
 
+    def _dtype_of(self, name: str) -> torch.dtype:
+        """Return the output's dtype of a tensor: float32 where a 16-bit base and all experts keep it.
+
+        A router's bias, say, whose differences 16 bits cannot hold. A base of float32 is rounded whole.
+        """
+        kept = all(c.tensors[name].dtype == "F32" for c in (self.base, *self.experts))
+        return torch.float32 if kept and self.base.dtype != "float32" else self.dtype
+
     def _tensor(self, name: str, writer: Writer) -> Facts:
         """Merge one tensor, write it, and return its facts."""
         vectors = TaskVectors(
@@ -116,7 +123,7 @@ class Engine:
         for at, part in checks.chunks(update, vectors, self.method):
             squares += _square(part)
             merged = vectors.base_chunk(at).add(part)
-            writer.write(name, at.start, checks.rounded(merged, self.dtype, name))
+            writer.write(name, at.start, checks.rounded(merged, self._dtype_of(name), name))
         writer.finish(name)
         return {"norm": math.sqrt(squares), **facts}
 

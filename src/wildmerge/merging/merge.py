@@ -93,7 +93,9 @@ def merge(
         result = report.build(
             recipe,
             tensors,
-            warnings=[w for f in checked.findings for w in f.warnings] + warnings_of(alignment),
+            warnings=[w for f in checked.findings for w in f.warnings]
+            + warnings_of(alignment)
+            + card.warnings_of_code(base),
             remarks=[text for finding in checked.findings for text in finding.remarks],
             alignment=alignment,
             seconds=time.monotonic() - started,

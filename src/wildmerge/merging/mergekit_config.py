@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from wildmerge.errors import Refusal, unknown
+from wildmerge.errors import Refusal
 from wildmerge.study.recipe import Recipe
 
 METHODS = {  # mergekit's method -> the parameters of the whole merge and of each model
@@ -53,7 +53,9 @@ def to_recipe(content: Content, where: str) -> Recipe:
     """
     method = content["merge_method"]
     if method not in METHODS:
-        raise Refusal(f"{where}: merge_method: {unknown('method', str(method), METHODS)}")
+        raise Refusal(
+            f"{where}: merge_method: '{method}' is not supported; known: {', '.join(METHODS)}"
+        )  # a name that is near, as ties is to dare_ties, is another method
     _refuse_others(content, KEYS, where, "")
     if content.get("tokenizer_source", "base") != "base":
         raise Refusal(f"{where}: tokenizer_source: only 'base' is supported; remove it")
