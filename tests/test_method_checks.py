@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
@@ -151,3 +152,17 @@ def test_an_earlier_merge_that_is_an_input_or_holds_the_recipe_stays(tiny, tmp_p
     arguments = ["merge", str(first / "recipe.yaml"), "--out", str(first), "--overwrite"]
     assert main(arguments) == 1
     assert "recipe.yaml, so kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_merge_leaves_the_number_of_threads_as_it_was(refused, tiny, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with suppress(Refusal):
+            given = recipe(tiny, parameters={"lambda": 1e38 if refused else 1.0}, dtype="float16")
+            merge(given, tmp_path / "out", progress=False, threads=2)
+        assert (tmp_path / "out").exists() != refused
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

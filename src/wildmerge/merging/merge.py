@@ -73,10 +73,10 @@ def merge(
     from wildmerge.merging.spectra import Spectra
     from wildmerge.vectors import linalg
 
-    linalg.one_thread()  # parallel over tensors, see the engine
-    base, experts, alignment = align(checked.base, checked.experts, untie=recipe.untie)
-    dtype: torch.dtype = getattr(torch, recipe.dtype or base.dtype)
-    with new_folder(out, overwrite=overwrite) as partial:
+    # one thread a tensor, and many tensors at once: see the engine
+    with new_folder(out, overwrite=overwrite) as partial, linalg.one_thread():
+        base, experts, alignment = align(checked.base, checked.experts, untie=recipe.untie)
+        dtype: torch.dtype = getattr(torch, recipe.dtype or base.dtype)
         engine = Engine(
             base,
             list(experts.values()),

@@ -70,8 +70,7 @@ def compute(
         for part, values in zip("u sigma v".split(), linalg.leading(vectors, 0), strict=True):
             writer.write(f"{name}.{part}", 0, values.reshape(-1))
 
-    linalg.one_thread()
-    with private_folder(out.parent, f".{out.name}.partial-") as folder:
+    with private_folder(out.parent, f".{out.name}.partial-") as folder, linalg.one_thread():
         writer = Writer(folder, _layout(shapes), shard_bytes=1 << 62)
         workers = threads if device == "cpu" else 1
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -13,6 +13,8 @@ SciPy's, which calls LAPACK without copies; torch takes half as long again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import scipy.linalg
@@ -27,13 +29,19 @@ _RESIDUAL = 1e-6
 _PROBES = 4
 
 
-def one_thread() -> None:
-    """Have torch, NumPy and SciPy use one thread in this process, which works on many tensors at once.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch, NumPy and SciPy use one thread while this process works on many tensors at once.
 
-    The bytes of a result then do not depend on the number of CPUs.
+    The bytes of a result then do not depend on the number of CPUs. Then they use as many as before.
     """
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    threadpool_limits(1, user_api="blas")
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
