@@ -93,8 +93,9 @@ def write_inspection(study: Path, base: str, experts: tuple[str, ...]) -> None:
     rows = [{"expert": expert} | found for expert in experts]
     why = {"merges": "skipped", "distance": "", "relative": "", "refusal": "model_type 'other'"}
     _write_csv(study / f"inspect/{base}.csv", [*rows, {"expert": "<odd>"} | found | why])
-    cosines = [{"expert": a} | {b: 1.0 if a == b else 0.25 for b in experts} for a in experts]
-    _write_csv(study / f"inspect/{base}.cosines.csv", cosines)
+    pairs = itertools.combinations(experts, 2)
+    cosines = [{"expert": b, "other": a, "cosine": 0.25} for a, b in pairs]
+    _write_csv(study / f"inspect/{base}+cosines.csv", cosines)
 
 
 def write_evaluation(

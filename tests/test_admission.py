@@ -134,8 +134,9 @@ def test_the_inspection_lists_who_was_skipped(study_file, capsys):
         rows = {row["expert"]: row for row in csv.DictReader(stream)}
     assert [row["merges"] for row in rows.values()] == ["yes", "yes", "skipped"]
     assert MISSING in rows["expert1"]["refusal"]
-    with open("inspect/llama.cosines.csv") as stream:
-        assert next(csv.reader(stream)) == ["expert", "expert0", "expert2"]
+    with open("inspect/llama+cosines.csv") as stream:
+        (pair,) = csv.DictReader(stream)
+    assert (pair["expert"], pair["other"]) == ("expert2", "expert0")
 
 
 def test_what_only_weights_tell_stops_a_study_that_skips(study_file, capsys):

@@ -3,7 +3,7 @@
 # Inputs:  the study's checkpoint folders and task data (made by the rules of examples, or the user's);
 #          for hub checkpoints the network, once
 # Outputs: the lock beside the study file
-#          results/<study>/inspect/<base>.csv and <base>.cosines.csv: would every expert merge?
+#          results/<study>/inspect/<base>.csv and <base>+cosines.csv: would every expert merge?
 #          results/<study>/recipes.csv, benchmarks.csv and methods.csv: the ids of all models and
 #          benchmarks, and what methods are called
 # Steps:   lock -> inspect, recipes
@@ -78,7 +78,7 @@ rule inspect:
         ancient(fetched_checkpoints),
     output:
         f"{OUT}/inspect/{{base}}.csv",
-        f"{OUT}/inspect/{{base}}.cosines.csv",
+        f"{OUT}/inspect/{{base}}+cosines.csv",
     log:
         f"{OUT}/logs/inspect-{{base}}.log",
     wildcard_constraints:

@@ -26,7 +26,8 @@ def report_inspection(found: Inspection, out: Path | None) -> None:
     print(render(found))
     if out:
         write_csv(out, found.rows)
-        write_csv(out.with_suffix(".cosines.csv"), found.matrix())
+        # no base of a study has a plus in its name, so this is the table of none
+        write_csv(out.with_name(f"{out.stem}+cosines.csv"), found.pairs())
     refused = [row["refusal"] for row in found.rows if row["merges"] == "no"]
     if refused:
         raise Refusal(refused[0])

@@ -140,7 +140,7 @@ def inspect(
     experts: Annotated[list[str], typer.Argument(metavar="EXPERT...", help="Likewise.")],
     untie: Annotated[bool, typer.Option("--untie", help="As untie: true in a recipe.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the table as CSV, NAME.cosines.csv beside it.")
+        Path | None, typer.Option(help="Also write the table as CSV, NAME+cosines.csv beside it.")
     ] = None,
 ) -> None:
     """Print whether experts would merge with a base; exit with 1 when one would not."""

@@ -115,7 +115,7 @@ def inspect_study(
     study: StudyFile,
     base: Annotated[str, typer.Argument(metavar="BASE", help="Its name in the study.")],
     out: Annotated[
-        Path | None, typer.Option(help="Also write the table as CSV, NAME.cosines.csv beside it.")
+        Path | None, typer.Option(help="Also write the table as CSV, NAME+cosines.csv beside it.")
     ] = None,
 ) -> None:
     """Print whether the experts of one of a study's bases merge; exit with 1 when one does not."""

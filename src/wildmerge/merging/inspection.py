@@ -51,11 +51,12 @@ class Inspection:
     sampled: str = ""
     cosines: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
-    def matrix(self) -> list[Row]:
-        """Return the cosines as rows of a table with a column an expert."""
+    def pairs(self) -> list[Row]:
+        """Return the cosines as rows of a table, one for each two experts."""
         return [
-            {"expert": name} | {other: f"{c:.4f}" for other, c in zip(self.names, row, strict=True)}
-            for name, row in zip(self.names, self.cosines, strict=True)
+            {"expert": name, "other": other, "cosine": float(self.cosines[i, j])}
+            for i, name in enumerate(self.names)
+            for j, other in enumerate(self.names[:i])
         ]
 
 

@@ -28,14 +28,9 @@ def cosine_table(folder: Path, bases: list[str]) -> pd.DataFrame:
     """A row a pair of experts of a base: the cosine between their task vectors (sampled)."""
     rows = []
     for base in bases:
-        path = folder / f"{base}.cosines.csv"
-        if not path.is_file():
-            continue
-        matrix = pd.read_csv(path, index_col="expert", dtype={"expert": str}, keep_default_na=False)
-        names = list(matrix.columns)
-        rows += [
-            (base, names[i], names[j], float(matrix.iat[i, j]))
-            for i in range(len(names))
-            for j in range(i)
-        ]
-    return pd.DataFrame(rows, columns=PAIRS)
+        path = folder / f"{base}+cosines.csv"
+        if path.is_file():
+            pairs = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=PAIRS[1:])
+            rows += [(base, *pair) for pair in pairs.itertuples(index=False)]
+    table = pd.DataFrame(rows, columns=PAIRS)
+    return table.assign(cosine=table["cosine"].astype(float))
