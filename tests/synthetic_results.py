@@ -104,21 +104,20 @@ def write_evaluation(
     """Write one result file from its items' correctness (0 or 1)."""
     score = sum(correct) / len(correct)
     task, evaluation_id = benchmark["task"], benchmark["evaluation_id"]
+    stderr = (score * (1 - score) / (len(correct) - 1)) ** 0.5
     record = {
-        "schema": 1,
+        "schema": 2,
+        "model": recipe["recipe_id"],
         "task": task,
         "evaluation_id": evaluation_id,
-        "metric": benchmark["metric"],
-        "score": score,
-        "stderr": (score * (1 - score) / (len(correct) - 1)) ** 0.5,
         "n": len(correct),
         "chance": TASKS.get(task, 0.25),
+        "metrics": {benchmark["metric"]: {"score": score, "stderr": stderr, "values": correct}},
+        "items": {"doc_hash": [_digest(f"{task}{i}") for i in range(len(correct))]},
+        "documents": _digest(f"documents of {task}"),
+        "scored_by": {"backend": "hf", "fallback": None},
         "settings": {"backend": "hf", "dtype": "float32"},
         "versions": {"lm_eval": "0.4.13", "torch": "2.13.0"},
-        "items": {
-            "doc_hash": [_digest(f"{task}{i}") for i in range(len(correct))],
-            "correct": correct,
-        },
     }
     path = results / "evals" / recipe["recipe_id"] / f"{task}-{evaluation_id}.json"
     return _write_json(path, record)

@@ -42,7 +42,7 @@ def test_all_figures_come_in_three_formats_with_the_same_bytes_each_time(folder,
     names = {
         "accuracy",
         "update-norm",
-        "benchmarks-base-1",
+        f"benchmarks-{appearance.slug('base 1')}",
         "grid-ties-density",
         "experts",
         "cosines",

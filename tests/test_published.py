@@ -7,7 +7,7 @@ import pytest
 
 import synthetic_results
 from wildmerge.errors import Refusal
-from wildmerge.reporting.figures import accuracy_figure, figures, grid_figure, published_figure
+from wildmerge.reporting.figures import accuracy_figure, grid_figure, list_figures, published_figure
 from wildmerge.reporting.published import check_averages, read_published
 from wildmerge.reporting.report import write_report
 from wildmerge.reporting.tables import aggregate, read_tables
@@ -144,13 +144,17 @@ def test_an_average_over_other_bases_is_not_compared(tmp_path):
 def test_without_a_shared_cell_there_is_no_figure(tmp_path):
     study = build(tmp_path, ("mine",))
     assert rows(study / "tables/published_comparison.csv") == []
-    assert "published" not in dict(figures(read_tables(study / "tables")))
+    assert "published" not in [each.name for each in list_figures(read_tables(study / "tables"))]
 
 
 def test_a_broken_file_of_published_numbers_is_refused(tmp_path):
     (tmp_path / "p.csv").write_text("table,reference\n1,base\n")
     with pytest.raises(Refusal, match="column base_model is missing"):
         read_published(tmp_path / "p.csv")
+    twice = PUBLISHED.read_text().splitlines()
+    (tmp_path / "twice.csv").write_text("\n".join([*twice, twice[1]]))
+    with pytest.raises(Refusal, match="stands there twice.*base_model Llama-3.2-3B-Instruct"):
+        read_published(tmp_path / "twice.csv")
     with pytest.raises(Refusal, match="none.csv"):
         read_published(tmp_path / "none.csv")
 

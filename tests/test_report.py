@@ -1,10 +1,14 @@
 """Report, story and notebook: self-contained, computed from the tables, same bytes each time."""
 
+import csv
 import html
 import json
-import os
+import math
+import re
+import shutil
 import subprocess
 import sys
+from decimal import ROUND_HALF_EVEN, Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +17,10 @@ import pytest
 import synthetic_results
 from wildmerge.errors import Refusal
 from wildmerge.reporting import story
+from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.figures import draw_figures
-from wildmerge.reporting.printing import signed
+from wildmerge.reporting.notebook import execute_notebook
+from wildmerge.reporting.printing import fixed, in_markdown, signed
 from wildmerge.reporting.report import write_report
 from wildmerge.reporting.tables import aggregate, read_tables
 
@@ -38,6 +44,11 @@ def study(tmp_path_factory) -> Path:
 def page(study) -> str:
     report = write_report(study / "tables", study / "figures", study / "report.html", "demo")
     return report.read_text()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 class Loads(HTMLParser):
@@ -110,21 +121,252 @@ def test_the_story_does_not_claim_a_gain_within_noise(study):
     assert "within noise" in story.answer(noisy)[1]
 
 
-def test_the_notebook_is_clean_and_runs_on_the_tables(study, tmp_path):
-    source = json.loads((ROOT / "notebooks/study.ipynb").read_text())
-    assert not any(cell.get("outputs") for cell in source["cells"])
-    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute"]
-    command += ["--ExecutePreprocessor.record_timing=False", "--output-dir", str(tmp_path)]
-    environment = os.environ | {"WILDMERGE_TABLES": str(study / "tables")}
-    subprocess.run(
-        [*command, str(ROOT / "notebooks/study.ipynb")],
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=120,
+def test_the_notebook_is_clean_and_runs_on_the_tables(study):
+    source = ROOT / "notebooks/study.ipynb"
+    assert not any(cell.get("outputs") for cell in json.loads(source.read_text())["cells"])
+    executed = execute_notebook(source, study / "tables", study / "notebooks/study.ipynb")
+    text = executed.read_text()
+    assert "image/png" in text
+    assert " at 0x" not in text  # an address would differ on every run
+    (sentence, *_) = story.answer(read_tables(study / "tables"))
+    assert in_markdown(sentence) in outputs(executed)
+    for output in outputs(executed).split("\n"):
+        assert "<own>" not in output and "<odd" not in output
+
+
+def outputs(notebook: Path) -> str:
+    """All text that a notebook shows."""
+    cells = json.loads(notebook.read_text())["cells"]
+    shown = [output["data"] for cell in cells for output in cell.get("outputs", ())]
+    texts = [data.get("text/markdown", data.get("text/html", "")) for data in shown]
+    return "\n".join("".join(text) for text in texts)
+
+
+def test_an_executed_notebook_that_is_run_again_reads_its_own_study(study, tmp_path, monkeypatch):
+    """Opened from its own folder, as Jupyter does, wherever the study has been moved to."""
+    executed = execute_notebook(
+        ROOT / "notebooks/study.ipynb", study / "tables", study / "notebooks/study.ipynb"
     )
-    executed = (tmp_path / "study.ipynb").read_text()
-    assert "image/png" in executed
-    assert " at 0x" not in executed  # an address would differ on every run
-    sentence = json.dumps(story.answer(read_tables(study / "tables"))[0])[1:-1]
-    assert sentence in executed or sentence.encode().decode("unicode_escape") in executed
+    moved = Path(shutil.copytree(study, tmp_path / "moved"))
+    again = moved / "notebooks/study.ipynb"
+    monkeypatch.chdir(ROOT)
+    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute"]
+    command += ["--ExecutePreprocessor.record_timing=False", "--inplace", str(again)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert outputs(again) == outputs(executed)
+
+
+# --- one number for one cell -------------------------------------------------------------------
+
+
+def rounded(text: str, digits: int, sign: str = "") -> str:
+    """A number of a CSV, rounded by hand: half to even, by its decimal digits."""
+    if not text:
+        return "\u2013"
+    number = Decimal(text).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN)
+    return f"{number + 0:{sign}f}"
+
+
+def test_csv_markdown_latex_and_report_print_one_number_for_one_cell(tmp_path):
+    """Forty items make many ties, such as -1.875."""
+    study = synthetic_results.build(
+        tmp_path, items=40, tasks={"addition": 0.25, "sort_words": 0.25}
+    )
+    draw_figures(aggregate(tmp_path, "demo"), study / "figures")
+    report = write_report(study / "tables", study / "figures", study / "report.html", "demo")
+    page = report.read_text().replace("\u2212", "-")
+    walked = 0
+    for number in (1, 2, 3):
+        html_lines = lines_of(page, number)
+        latex = (study / f"tables/table{number}.tex").read_text()
+        markdown = (study / f"tables/table{number}.md").read_text()
+        for cell in rows(study / f"tables/table{number}.csv"):
+            title = "Average over bases" if cell["is_average"] == "True" else cell["base"]
+            label = variant_label(cell["variant"], cell["method"])
+            share = rounded(cell["pct_subsets_above_reference"], 0)
+            delta = rounded(cell["delta_points"], 2, "+")
+            accuracy = rounded(cell["reference_accuracy_pct"], 1)
+            (line,) = (
+                line
+                for line in markdown.splitlines()
+                if line.startswith(f"| {title} ({accuracy} %)")
+                and line.split("|")[2].strip() == label
+            )
+            assert f" {share} % / {delta} " in line
+            assert f"{title}}} ({accuracy}\\,\\%)" in latex
+            assert re.search(rf"{re.escape(label)} &.*{share} & \${re.escape(delta)}\$", latex)
+            assert (share, delta) in html_lines[f"{title} ({accuracy}\u00a0%)", label]
+            walked += 1
+    assert walked == (2 + 1) * (3 + 1 + 4 + 1) * 4  # bases and mean, variants of 1, 2, 3; sizes
+
+
+def lines_of(page: str, number: int) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """The cells (share, difference) of one of the report's paper tables, by block and label."""
+    text = page.split(f"<h3>Table {number}.")[1].split("</table>", maxsplit=1)[0]
+    found, block = {}, ""
+    for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL):
+        texts = [
+            html.unescape(re.sub("<.*?>", "", c)) for c in re.findall(r"<t[hd].*?</t[hd]>", row)
+        ]
+        if "block" in row.split(">")[0]:
+            (block,) = texts
+        elif block:
+            found[block, texts[0]] = list(zip(texts[1::2], texts[2::2], strict=True))
+    return found
+
+
+def test_every_number_of_bases_and_experts_is_the_tables_number_rounded_once(page, study):
+    text = html.unescape(page).replace("\u2212", "-")
+    for row in rows(study / "tables/scores.csv"):
+        if row["kind"] == "base":
+            score = rounded(str(100 * float(row["score"])), 1)
+            half = rounded(str(100 * 1.959963984540054 * float(row["stderr"])), 1)
+            assert f"{score}\u00a0% ± {half}<" in text
+    for row in rows(study / "tables/experts.csv"):
+        assert f">{rounded(row['delta_points'], 1, '+')}<" in text
+    assert fixed(-1.875, 2) == "-1.88" and fixed(0.125, 2) == "0.12" and fixed(2.675, 2) == "2.68"
+    assert fixed(-0.004, 2) == "0.00" and fixed(math.nan, 2) == "\u2013"
+
+
+# --- what the page shows -----------------------------------------------------------------------
+
+
+def cell_class(page: str, text: str) -> str:
+    """The class of the one table cell that starts with this text."""
+    (found,) = set(re.findall(rf'<td class="(\w+)">{re.escape(text)}', page))
+    return found
+
+
+def write_again(results: Path, **arguments: str) -> str:
+    """Make tables, figures and report of a study; return the page."""
+    study = results / "demo"
+    draw_figures(aggregate(results, "demo"), study / "figures")
+    place = (study / "tables", study / "figures", study / "report.html", "demo")
+    return write_report(*place, **arguments).read_text()
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """The results of a study of one base, one method and one benchmark."""
+    synthetic_results.build(
+        tmp_path, bases=("mine",), tasks={"addition": 0.25}, variants={"ties": {}}, items=40
+    )
+    return tmp_path
+
+
+def result_of(results: Path, **wanted: str) -> tuple[Path, dict]:
+    """The first result file of a model with these values, and its content."""
+    recipe = next(
+        row
+        for row in rows(results / "demo/recipes.csv")
+        if all(row[key] == value for key, value in wanted.items())
+    )
+    (path,) = (results / "evals" / recipe["recipe_id"]).iterdir()
+    return path, json.loads(path.read_text())
+
+
+def test_the_studys_title_is_the_headline(small):
+    page = write_again(small, title="Six <experts> of mine")
+    assert "<h1>Six &lt;experts&gt; of mine</h1>" in page
+    assert "<h1>Does merging help?</h1>" in write_again(small)
+
+
+def test_only_what_is_clearly_above_chance_is_painted_so(small):
+    path, record = result_of(small, kind="base")
+    for correct, wanted in ((11, "noise"), (36, "gain"), (1, "loss")):
+        values = [1] * correct + [0] * (40 - correct)
+        share = correct / 40
+        stderr = (share * (1 - share) / 39) ** 0.5
+        record["metrics"] = {"acc": {"score": share, "stderr": stderr, "values": values}}
+        path.write_text(json.dumps(record))
+        page = write_again(small)
+        assert cell_class(page, f"{fixed(100 * share, 1)}\u00a0% ±") == wanted
+
+
+def test_a_difference_is_coloured_only_beyond_noise(small):
+    for path in (small / "evals").glob("*/*.json"):
+        record = json.loads(path.read_text())
+        values = [1] * 20 + [0] * 20
+        if path == result_of(small, kind="merge", n="6")[0]:
+            values[20] = 1  # one item more than the base: +2.50, and noise
+        if path == result_of(small, kind="expert")[0]:
+            values = [0] * 40
+        share = sum(values) / 40
+        record["metrics"] = {"acc": {"score": share, "stderr": 0.08, "values": values}}
+        path.write_text(json.dumps(record))
+    page = write_again(small)
+    assert cell_class(page, "+2.50") == "noise"
+    assert cell_class(page, "\u221250.0") == "loss"  # the expert that lost everything
+
+
+def test_a_small_studys_figures_keep_their_size(small):
+    page = write_again(small)
+    svg = (small / "demo/figures/accuracy.svg").read_text()
+    points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+    widths = [int(width) for width in re.findall(r'style="width: (\d+)px', page)]
+    assert widths[0] == round(points * 96 / 72) < 500
+
+
+def test_remarks_on_models_stand_where_they_are_seen(small):
+    for report, share in zip(sorted((small / "merges").iterdir()), (3.5, 100, 20), strict=False):
+        record = json.loads(report.read_text())
+        text = (
+            f"6 matrices are rank deficient: outside of the span (up to {share}% in layers.{share})"
+        )
+        report.write_text(json.dumps(record | {"warnings": [text]}))
+    path, record = result_of(small, kind="expert")
+    degenerate = {"remarks": ["answers one letter everywhere"]}
+    path.write_text(json.dumps(record | degenerate))
+    path, record = result_of(small, kind="base")
+    fallback = {"backend": "hf", "fallback": "a sliding window"}
+    path.write_text(json.dumps(record | {"scored_by": fallback}))
+    page = html.unescape(write_again(small))
+    seen = page.split("<details")[0]
+    assert "TIES, 3 of 5 models</strong>: 6 matrices" in seen and "up to 100% in" in seen
+    assert "up to 3.5%" not in page  # one line a variant, with its largest share
+    assert "expert arithmetic of mine, on Addition</strong>: answers one letter" in seen
+    assert "base mine, on Addition</strong>: scored by hf: a sliding window" in seen
+    found = {(row["kind"], row["value"]) for row in rows(small / "demo/tables/provenance.csv")}
+    assert ("remark", "answers one letter everywhere") in found
+    assert ("scored by", "a sliding window") in found
+
+
+def test_the_report_lists_what_is_missing_and_why(small):
+    lost, _ = result_of(small, kind="merge", n="4")
+    lost.unlink()
+    recipe_id = lost.parent.name
+    record = {"label": "job", "started": 0.0, "failures": {recipe_id: "out of <memory>"}}
+    (small / "demo/status").mkdir()
+    (small / "demo/status/0.json").write_text(json.dumps(record | {"error": "failed"}))
+    page = write_again(small)
+    assert "What is missing" in page
+    (line,) = (line for line in page.splitlines() if "mine: TIES, n = 4" in line)
+    assert "1 of 2 models are there" in line and "out of &lt;memory&gt;" in line
+    assert "1 of 2 subsets" in page
+
+
+def test_a_template_cannot_ask_for_what_is_not_there(small):
+    """Whatever the template shows is a named tuple or a text: a misspelt part is an error."""
+    source = (ROOT / "src/wildmerge/templates/report.html.j2").read_text()
+    asked = set(
+        re.findall(r"\b(\w+)\.(\w+)\b(?!\()", " ".join(re.findall(r"{[{%].*?[}%]}", source)))
+    )
+    parts = {field for kind in shown_kinds() for field in kind._fields}
+    assert asked and {part for name, part in asked if name != "loop"} <= parts
+
+
+def shown_kinds() -> list[type]:
+    from wildmerge.reporting import layouts, page, remarks, report
+
+    found = [v for module in (layouts, page, remarks, report) for v in vars(module).values()]
+    return [kind for kind in found if hasattr(kind, "_fields")]
+
+
+def test_two_bases_of_like_names_have_figures_of_their_own(tmp_path):
+    bases = ("m-x", "m_x", "m x")
+    synthetic_results.build(
+        tmp_path, bases=bases, tasks={"addition": 0.25}, variants={"ties": {}}, items=20
+    )
+    page = write_again(tmp_path)
+    pictures = [load for load in Loads(page).loads]
+    assert len(pictures) == len(set(pictures)) == 4 + len(bases)

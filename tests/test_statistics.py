@@ -70,6 +70,26 @@ def test_the_error_of_a_difference_is_that_of_the_items_differences():
     assert estimates.paired_stderr(models, reference) == pytest.approx(expected)
 
 
+def test_the_error_of_a_single_item_is_unknown_and_stays_so():
+    assert math.isnan(estimates.paired_stderr([[1], [0]], [0]))
+    assert math.isnan(comparisons.stderr_over_subsets(math.nan, [0.5, 0.6]))
+
+
+def test_the_share_above_is_in_per_cent_with_its_interval_and_unknown_of_nothing():
+    low, high = estimates.wilson_interval(2, 3)
+    assert comparisons.share_above(2, 3) == pytest.approx((200 / 3, 100 * low, 100 * high))
+    assert all(math.isnan(number) for number in comparisons.share_above(0, 0))
+
+
+def test_the_error_of_an_average_over_bases_is_never_too_small():
+    """Of two bases whose errors go together fully, as of two that are independent."""
+    draw = np.random.default_rng(2).normal(size=(2, 100_000))
+    for second in (draw[0], draw[1]):
+        spread = np.std((3.0 * draw[0] + 1.0 * second) / 2)
+        assert comparisons.average_over_bases([1.0, 5.0], [3.0, 1.0])[1] >= spread * 0.99
+    assert comparisons.average_over_bases([1.0, 5.0], [3.0, 1.0])[0] == 3.0
+
+
 def test_noise_is_judged_at_the_95_per_cent_level():
     found = comparisons.verdicts([-1.95, -1.97, 1.97, 5.0, 0.0], [1.0, 1.0, 1.0, math.nan, 0.0])
     assert list(found) == ["noise", "loss", "gain", "noise", "noise"]

@@ -4,12 +4,15 @@ import csv
 import functools
 import json
 import math
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import synthetic_results
 from wildmerge.errors import Refusal
+from wildmerge.reporting.layouts import to_latex
 from wildmerge.reporting.tables import Tables, aggregate, read_tables
 
 
@@ -31,7 +34,7 @@ def scores_by_model(results: Path) -> dict[str, list[float]]:
     """Read every model's scores straight from its result files, once."""
     return {
         recipe["recipe_id"]: [
-            json.loads(path.read_text())["score"]
+            json.loads(path.read_text())["metrics"]["acc"]["score"]
             for path in sorted((results / "evals" / recipe["recipe_id"]).iterdir())
         ]
         for recipe in rows(results / "demo/recipes.csv")
@@ -49,11 +52,14 @@ def accuracies(results: Path, **wanted: str) -> list[float]:
     return found
 
 
+def of_bases(cells: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [cell for cell in cells if cell["is_average"] == "False"]
+
+
 def test_every_cell_of_tables_1_and_3_is_recomputed_by_loops(results):
     cells = rows(results / "demo/tables/table1.csv") + rows(results / "demo/tables/table3.csv")
-    of_bases = [cell for cell in cells if cell["base"] != "average"]
-    assert len(of_bases) == 2 * 8 * 4  # bases, variants, sizes with the single experts
-    for cell in of_bases:
+    assert len(of_bases(cells)) == 2 * 8 * 4  # bases, variants, sizes with the single experts
+    for cell in of_bases(cells):
         (base,) = accuracies(results, base=cell["base"], kind="base")
         wanted = {"base": cell["base"], "n": cell["n"]}
         if cell["n"] != "1":
@@ -61,37 +67,34 @@ def test_every_cell_of_tables_1_and_3_is_recomputed_by_loops(results):
         models = accuracies(results, **wanted)
         above = sum(model > base + 1e-9 for model in models)
         delta = sum(model - base for model in models) / len(models)
-        assert int(cell["subsets"]) == len(models)
-        assert float(cell["reference_accuracy_pct"]) == pytest.approx(100 * base, abs=1e-6)
+        assert int(cell["subsets"]) == int(cell["subsets_planned"]) == len(models)
+        assert float(cell["reference_accuracy_pct"]) == pytest.approx(100 * base, abs=1e-9)
         assert float(cell["pct_subsets_above_reference"]) == pytest.approx(
-            100 * above / len(models), abs=1e-6
+            100 * above / len(models), abs=1e-9
         )
-        assert float(cell["delta_points"]) == pytest.approx(100 * delta, abs=1e-6)
+        assert float(cell["delta_points"]) == pytest.approx(100 * delta, abs=1e-9)
 
 
 def test_table_2_compares_task_arithmetic_with_the_best_expert_of_the_base(results):
     cells = rows(results / "demo/tables/table2.csv")
     assert {cell["method"] for cell in cells} == {"task_arithmetic"}
-    for cell in cells:
-        if cell["base"] == "average":
-            continue
+    for cell in of_bases(cells):
         best = max(accuracies(results, base=cell["base"], kind="expert"))
-        assert float(cell["reference_accuracy_pct"]) == pytest.approx(100 * best, abs=1e-6)
+        assert float(cell["reference_accuracy_pct"]) == pytest.approx(100 * best, abs=1e-9)
 
 
 def test_the_average_block_is_the_mean_of_the_rows_above_it(results):
     for number in (1, 2, 3):
         cells = rows(results / f"demo/tables/table{number}.csv")
-        averages = [cell for cell in cells if cell["base"] == "average"]
+        averages = [cell for cell in cells if cell["is_average"] == "True"]
         assert averages
         for average in averages:
             same = [
                 float(cell["delta_points"])
-                for cell in cells
-                if cell["base"] != "average"
-                and (cell["variant"], cell["n"]) == (average["variant"], average["n"])
+                for cell in of_bases(cells)
+                if (cell["variant"], cell["n"]) == (average["variant"], average["n"])
             ]
-            assert float(average["delta_points"]) == pytest.approx(sum(same) / 2, abs=2e-6)
+            assert float(average["delta_points"]) == pytest.approx(sum(same) / 2, abs=1e-9)
 
 
 def test_methods_stand_in_their_own_table(results):
@@ -108,14 +111,14 @@ def test_curves_hold_base_experts_and_sizes_with_the_sample_deviation(results):
             wanted["variant"] = point["variant"]
         models = accuracies(results, **wanted)
         mean = sum(models) / len(models)
-        assert float(point["accuracy"]) == pytest.approx(mean, abs=1e-6)
+        assert float(point["accuracy"]) == pytest.approx(mean, abs=1e-9)
         assert int(point["subsets"]) == len(models)
         if len(models) == 1:
             assert point["sd"] == ""
         else:
             squares = sum((model - mean) ** 2 for model in models)
             deviation = math.sqrt(squares / (len(models) - 1))
-            assert float(point["sd"]) == pytest.approx(deviation, abs=1e-6)
+            assert float(point["sd"]) == pytest.approx(deviation, abs=1e-9)
 
 
 def test_an_experts_gain_and_its_error_come_from_the_same_items(results):
@@ -123,9 +126,12 @@ def test_an_experts_gain_and_its_error_come_from_the_same_items(results):
     expert = next(recipe for recipe in recipes if recipe["kind"] == "expert")
     base = next(recipe for recipe in recipes if recipe["kind"] == "base")
     (path,) = (results / "evals" / expert["recipe_id"]).glob("addition-*.json")
-    after = json.loads(path.read_text())["items"]["correct"]
-    before = json.loads((results / "evals" / base["recipe_id"] / path.name).read_text())
-    changes = [a - b for a, b in zip(after, before["items"]["correct"], strict=True)]
+    after, before = (
+        json.loads((results / "evals" / model["recipe_id"] / path.name).read_text())
+        for model in (expert, base)
+    )
+    pairs = zip(*(r["metrics"]["acc"]["values"] for r in (after, before)), strict=True)
+    changes = [a - b for a, b in pairs]
     mean = sum(changes) / len(changes)
     variance = sum((change - mean) ** 2 for change in changes) / (len(changes) - 1)
     row = next(
@@ -134,13 +140,13 @@ def test_an_experts_gain_and_its_error_come_from_the_same_items(results):
         if (row["base"], row["expert"], row["task"])
         == (expert["base"], expert["experts"], "addition")
     )
-    assert float(row["delta_points"]) == pytest.approx(100 * mean, abs=1e-6)
+    assert float(row["delta_points"]) == pytest.approx(100 * mean, abs=1e-9)
     assert float(row["delta_stderr_points"]) == pytest.approx(
-        100 * math.sqrt(variance / len(changes)), abs=1e-6
+        100 * math.sqrt(variance / len(changes)), abs=1e-9
     )
 
 
-def test_the_same_results_give_the_same_bytes(results):
+def test_the_same_results_give_the_same_bytes_and_tables_keep_every_digit(results):
     folder = results / "demo/tables"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     aggregate(results, "demo")
@@ -148,21 +154,9 @@ def test_the_same_results_give_the_same_bytes(results):
     assert set(before) == {f"{name}.csv" for name in Tables._fields} | {
         f"table{number}.{kind}" for number in (1, 2, 3) for kind in ("tex", "md")
     } | {"published_comparison.md"}
-
-
-def test_printed_tables_hold_the_cells_as_printed(results):
-    cell = next(
-        cell
-        for cell in rows(results / "demo/tables/table1.csv")
-        if (cell["base"], cell["variant"], cell["n"]) == ("tiny-llama", "ties density=0.2", "4")
-    )
-    share = f"{float(cell['pct_subsets_above_reference']):.0f}"
-    delta = f"{float(cell['delta_points']):+.2f}"
-    markdown = (results / "demo/tables/table1.md").read_text()
-    latex = (results / "demo/tables/table1.tex").read_text()
-    assert f"| {share} % / {delta} |" in markdown
-    assert f"{share} & ${delta}$" in latex
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
+    shares = rows(folder / "table1.csv")
+    thirds = [float(cell["pct_subsets_above_reference"]) for cell in shares if cell["n"] == "1"]
+    assert {share * 6 / 100 for share in thirds} <= set(range(7))  # exact, not to six digits
 
 
 def small(results: Path, **changes) -> Path:
@@ -187,28 +181,247 @@ def test_a_users_own_method_joins_table_1_and_names_are_escaped(tmp_path):
     assert read_tables(tables).table2.empty
 
 
-def test_a_missing_result_is_refused_with_model_benchmark_and_command(tmp_path):
-    small(tmp_path)
-    recipe = next(row for row in rows(tmp_path / "demo/recipes.csv") if row["kind"] == "merge")
-    (path,) = (tmp_path / "evals" / recipe["recipe_id"]).iterdir()
-    path.unlink()
-    with pytest.raises(Refusal, match=r"task_arithmetic of a\+b on base_1 on Addition.*snakemake"):
+# --- one key -----------------------------------------------------------------------------------
+
+
+def test_one_task_twice_with_other_settings_is_two_benchmarks(tmp_path):
+    """Few-shot or another metric of the same task: two rows, two scores, and both in the mean."""
+    study = small(tmp_path)
+    (plain,) = rows(study / "benchmarks.csv")
+    few = plain | {"label": "few", "num_fewshot": "5", "evaluation_id": "f" * 16}
+    norm = plain | {"label": "norm", "metric": "acc_norm"}
+    synthetic_results._write_csv(study / "benchmarks.csv", [plain, few, norm])
+    truth = {"Addition": [1, 0, 0, 0, 0, 0, 0, 0], "few": [1] * 6 + [0] * 2, "norm": [1] * 8}
+    for recipe in rows(study / "recipes.csv"):
+        synthetic_results.write_evaluation(tmp_path, recipe, few, truth["few"])
+        path = synthetic_results.write_evaluation(tmp_path, recipe, plain, truth["Addition"])
+        record = json.loads(path.read_text())
+        other = {"score": 1.0, "stderr": 0.0, "values": truth["norm"]}
+        path.write_text(json.dumps(record | {"metrics": record["metrics"] | {"acc_norm": other}}))
+    tables = read_tables(aggregate(tmp_path, "demo"))
+    scores = tables.scores[tables.scores["kind"] == "base"]
+    assert dict(zip(scores["label"], scores["score"], strict=True)) == {
+        label: sum(values) / 8 for label, values in truth.items()
+    }
+    assert set(tables.models["accuracy"]) == {(1 / 8 + 6 / 8 + 1) / 3}
+    assert list(tables.benchmark_curves["label"].unique()) == list(truth)
+    assert len(tables.experts) == 2 * 3
+
+
+def test_a_benchmark_that_would_count_twice_in_every_mean_is_refused(tmp_path):
+    study = small(tmp_path)
+    (plain,) = rows(study / "benchmarks.csv")
+    synthetic_results._write_csv(study / "benchmarks.csv", [plain, plain | {"label": "again"}])
+    with pytest.raises(Refusal, match=r"twice \(Addition, again\)"):
         aggregate(tmp_path, "demo")
 
 
-def test_a_missing_merge_report_and_a_broken_result_are_refused(tmp_path):
-    small(tmp_path)
-    report = sorted((tmp_path / "merges").iterdir())[0]
-    content = report.read_text()
-    report.unlink()
-    with pytest.raises(Refusal, match="merge report"):
-        aggregate(tmp_path, "demo")
-    report.write_text(content[: len(content) // 2])
-    with pytest.raises(Refusal, match="not JSON"):
-        aggregate(tmp_path, "demo")
+def test_a_base_may_be_called_average(tmp_path):
+    """Its rows are its own, and the mean over bases is over it as over any other."""
+    small(tmp_path, bases=("average", "other"), variants={"ties": {}})
+    tables = aggregate(tmp_path, "demo")
+    cells = rows(tables / "table1.csv")
+    merged = [cell for cell in cells if cell["n"] == "2"]
+    assert [(c["base"], c["is_average"]) for c in merged] == [
+        ("average", "False"),
+        ("other", "False"),
+        ("average", "True"),
+    ]
+    own, other, mean = (float(cell["delta_points"]) for cell in merged)
+    assert mean == pytest.approx((own + other) / 2)
+    text = (tables / "table1.md").read_text()
+    assert "| average (" in text and "| Average over bases (" in text
+
+
+def test_bases_and_experts_may_be_called_as_files_and_columns_are(tmp_path):
+    small(tmp_path, bases=("m", "m.cosines"), experts=("expert", "other"))
+    tables = read_tables(aggregate(tmp_path, "demo"))
+    assert list(tables.cosines.itertuples(index=False, name=None)) == [
+        ("m", "other", "expert", 0.25),
+        ("m.cosines", "other", "expert", 0.25),
+    ]
+    assert len(tables.inspection) == 2 * 3
 
 
 def test_an_expert_named_like_a_missing_value_keeps_its_name(tmp_path):
     small(tmp_path, experts=("NA", "null"))
     tables = read_tables(aggregate(tmp_path, "demo"))
     assert set(tables.experts["expert"]) == {"NA", "null"}
+
+
+# --- what a result file says is compared with what was asked -----------------------------------
+
+
+def one_result(results: Path) -> tuple[Path, dict]:
+    recipe = next(row for row in rows(results / "demo/recipes.csv") if row["kind"] == "merge")
+    (path,) = (results / "evals" / recipe["recipe_id"]).iterdir()
+    return path, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"schema": 1}, r"another version of wildmerge \(schema 1, not 2\); remove it and run"),
+        ({"model": "0" * 16}, "model is '0000000000000000', not"),
+        ({"evaluation_id": "other"}, "evaluation_id is 'other', not"),
+        ({"task": "other"}, "task is 'other', not 'addition'"),
+        ({"metrics": {"f1": {}}}, "no metric 'acc', it has f1"),
+        ({"n": 9}, "lacks 9 finite values"),
+        ({"items": {}}, "lacks 'doc_hash'"),
+    ],
+)
+def test_a_result_of_something_else_is_refused_by_name(tmp_path, change, message):
+    small(tmp_path)
+    path, record = one_result(tmp_path)
+    path.write_text(json.dumps(record | change))
+    with pytest.raises(Refusal, match=message) as refusal:
+        aggregate(tmp_path, "demo")
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"documents": "other"}, {"items": {"doc_hash": list("abcdefgh")}}]
+)
+def test_models_that_answered_different_items_are_never_compared(tmp_path, change):
+    """Not the same items, or the same in another order or with choices shuffled otherwise."""
+    small(tmp_path)
+    path, record = one_result(tmp_path)
+    path.write_text(json.dumps(record | change))
+    with pytest.raises(Refusal, match=r"base base_1 \(.*a\+b on base_1 \(.*different items"):
+        aggregate(tmp_path, "demo")
+
+
+def test_values_between_0_and_1_are_kept(tmp_path):
+    """A metric such as a probability mass is a mean over items, too."""
+    small(tmp_path)
+    for path in (tmp_path / "evals").glob("*/*.json"):
+        record = json.loads(path.read_text())
+        record["metrics"] = {"acc": {"score": 0.3, "stderr": 0.01, "values": [0.25, 0.35] * 4}}
+        record["chance"] = None
+        path.write_text(json.dumps(record))
+    tables = read_tables(aggregate(tmp_path, "demo"))
+    assert set(tables.scores["score"]) == {0.3}
+    assert tables.scores["chance"].isna().all()
+
+
+def test_a_merge_report_that_is_no_json_is_refused(tmp_path):
+    small(tmp_path)
+    report = sorted((tmp_path / "merges").iterdir())[0]
+    report.write_text(report.read_text()[:20])
+    with pytest.raises(Refusal, match="not valid JSON"):
+        aggregate(tmp_path, "demo")
+
+
+# --- gaps --------------------------------------------------------------------------------------
+
+
+def lose(results: Path, **wanted: str) -> dict[str, str]:
+    """Remove the results of the first model of this kind; return its recipe."""
+    recipe = next(
+        row
+        for row in rows(results / "demo/recipes.csv")
+        if all(row[key] == value for key, value in wanted.items())
+    )
+    shutil.rmtree(results / "evals" / recipe["recipe_id"])
+    return recipe
+
+
+def fail(results: Path, recipe: dict[str, str], why: str) -> None:
+    """Leave the record of a job in which this model failed."""
+    record = {"label": "job", "started": 0.0, "failures": {recipe["recipe_id"]: why}, "error": why}
+    synthetic_results._write_json(results / "demo/status/0.json", record)
+
+
+def test_one_failed_model_leaves_a_gap_that_the_tables_show(tmp_path):
+    synthetic_results.build(tmp_path, variants={"ties": {}, "iso_c": {}}, items=20)
+    aggregate(tmp_path, "demo")
+    whole = rows(tmp_path / "demo/tables/curves.csv")
+    recipe = lose(tmp_path, base="tiny-llama", variant="ties", n="4")
+    fail(tmp_path, recipe, "out of memory")
+    tables = aggregate(tmp_path, "demo")
+    (cell,) = (
+        cell
+        for cell in rows(tables / "table1.csv")
+        if (cell["base"], cell["n"]) == ("tiny-llama", "4")
+    )
+    assert (cell["subsets"], cell["subsets_planned"]) == ("1", "2")
+    assert "(1 of 2 subsets)" in (tables / "table1.md").read_text()
+    assert r"\rlap{$^{1/2}$}" in (tables / "table1.tex").read_text()
+    missing = rows(tables / "missing.csv")
+    assert {row["recipe_id"] for row in missing} == {recipe["recipe_id"]}
+    assert len(missing) == 6 and {row["why"] for row in missing} == {"out of memory"}
+    there = rows(tables / "curves.csv")  # all other points are as they were
+    changed = [a for a, b in zip(whole, there, strict=True) if a != b]
+    assert [(row["base"], row["variant"], row["n"]) for row in changed] == [
+        ("tiny-llama", "ties", "4")
+    ]
+    with pytest.raises(Refusal, match=r"no result of ties of .* \(out of memory\), and 5 more"):
+        aggregate(tmp_path, "demo", strict=True)
+
+
+def test_a_size_of_which_nothing_is_there_stays_in_the_table(tmp_path):
+    """A variant is no ablation only because its models failed."""
+    synthetic_results.build(tmp_path, variants={"ties": {}, "ties density=0.2": {}}, items=20)
+    for base in synthetic_results.BASES:
+        lose(tmp_path, base=base, variant="ties", n="6")
+    tables = aggregate(tmp_path, "demo")
+    cells = [cell for cell in rows(tables / "table1.csv") if cell["variant"] == "ties"]
+    assert {cell["n"] for cell in cells} == {"1", "2", "4", "6"}
+    (empty, _) = (cell for cell in of_bases(cells) if cell["n"] == "6")
+    assert (empty["subsets"], empty["delta_points"]) == ("0", "")
+
+
+def test_without_its_base_nothing_is_compared(tmp_path):
+    synthetic_results.build(tmp_path, variants={"ties": {}}, items=20)
+    lose(tmp_path, base="tiny-llama", kind="base")
+    tables = read_tables(aggregate(tmp_path, "demo"))
+    assert set(tables.models["base"]) == set(tables.curves["base"]) == {"tiny-qwen3"}
+    assert set(tables.scores["base"]) == {"tiny-llama", "tiny-qwen3"}
+    assert not tables.table1["is_average"].any()
+
+
+def test_a_study_without_any_merge_yet_is_refused_with_model_and_benchmark(tmp_path):
+    small(tmp_path, variants={"ties": {}})
+    lose(tmp_path, kind="merge")
+    with pytest.raises(Refusal, match=r"ties a\+b on Addition \(not made yet\)"):
+        aggregate(tmp_path, "demo")
+
+
+def test_a_merge_without_its_report_counts_as_not_made(tmp_path):
+    small(tmp_path, variants={"ties": {}, "iso_c": {}})
+    sorted((tmp_path / "merges").iterdir())[0].unlink()
+    assert len(rows(aggregate(tmp_path, "demo") / "missing.csv")) == 1
+
+
+# --- LaTeX -------------------------------------------------------------------------------------
+
+PAGE = r"""\documentclass[%s]{article}
+\usepackage{booktabs}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not there")
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
+@pytest.mark.parametrize("sizes", [{2: 2, 4: 2, 6: 1}, dict.fromkeys((2, 4, 6, 8, 10, 12), 1)])
+def test_latex_tables_fit_the_page(tmp_path, columns, sizes):
+    variants = synthetic_results.VARIANTS | {"task_arithmetic scale=sum": {"scale": "sum"}}
+    synthetic_results.build(
+        tmp_path, experts=tuple("abcdefghijkl"), sizes=sizes, variants=variants, items=20
+    )
+    tables = read_tables(aggregate(tmp_path, "demo"))
+    wide = [frame.assign(delta_points=-44.91) for frame in tables.numbered]
+    texts = [to_latex(number, frame) for number, frame in enumerate(wide, start=1)]
+    (tmp_path / "page.tex").write_text(PAGE % (columns, "\n".join(texts)))
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout

@@ -22,6 +22,8 @@ TIDY_TABLES = [
     "inspection",
     "cosines",
     "methods",
+    "missing",
+    "remarks",
     "provenance",
     "published_comparison",
 ]

@@ -21,11 +21,8 @@ rule notebook:
         tables=TABLES,
     message:
         "Execute the notebook"
-    # Without the times of its cells, an executed notebook has the same bytes on every run.
     shell:
-        'WILDMERGE_TABLES="$(realpath {params.tables:q})" jupyter nbconvert --to notebook --execute '
-        "--ExecutePreprocessor.record_timing=False --log-level WARN "
-        '--output-dir "$(dirname {output:q})" --output study.ipynb {input.source:q} &> {log:q}'
+        "wildmerge notebook {input.source:q} {params.tables:q} --out {output:q} &> {log:q}"
 
 
 rule report:
@@ -37,8 +34,9 @@ rule report:
     params:
         tables=TABLES,
         study=STUDY.name,
+        title=["--title", STUDY.title] if STUDY.title else [],
     message:
         "Write the report"
     shell:
         "wildmerge report {params.tables:q} --figures {input.figures:q} --out {output:q} "
-        "--study {params.study:q}"
+        "--study {params.study:q} {params.title:q}"

@@ -118,11 +118,14 @@ def aggregate(
     published: Annotated[
         Path | None, typer.Option(help="CSV of published numbers to compare with.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse while a result is missing; default: show gaps.")
+    ] = False,
 ) -> None:
     """Make the tables of a study from its results."""
     from wildmerge.reporting.tables import aggregate
 
-    print(f"tables: {aggregate(results, study, published)}")
+    print(f"tables: {aggregate(results, study, published, strict=strict)}")
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -134,16 +137,29 @@ def figures(tables: Tables, out: Annotated[Path, typer.Option(help="Folder.")]) 
 
 
 @commands.command(rich_help_panel=PANEL)
+def notebook(
+    source: Annotated[Path, typer.Argument(metavar="NOTEBOOK", help="The notebook to execute.")],
+    tables: Tables,
+    out: Annotated[Path, typer.Option(help="The executed notebook.")],
+) -> None:
+    """Execute a notebook on the tables of a study."""
+    from wildmerge.reporting.notebook import execute_notebook
+
+    print(f"notebook: {execute_notebook(source, tables, out)}")
+
+
+@commands.command(rich_help_panel=PANEL)
 def report(
     tables: Tables,
     figures: Annotated[Path, typer.Option(help="Folder of its figures.")],
     study: StudyName,
     out: Annotated[Path, typer.Option(help="The HTML file.")],
+    title: Annotated[str | None, typer.Option(help="Headline; default a general one.")] = None,
 ) -> None:
     """Write the self-contained HTML report of a study."""
     from wildmerge.reporting.report import write_report
 
-    write_report(tables, figures, out, study)
+    write_report(tables, figures, out, study, title)
     print(f"report: {out}")
 
 

@@ -93,5 +93,6 @@ def method_order(method: str) -> tuple[int, str]:
 
 
 def slug(name: str) -> str:
-    """Return a name as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    """Return a name as a part of a file name; two names never give one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

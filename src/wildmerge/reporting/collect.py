@@ -1,145 +1,208 @@
 """Reading what a study's jobs left behind: recipes, benchmarks, evaluations and merge reports.
 
 This is the only reader of `results/evals` and `results/merges`; everything after it works on the
-tables. A result that is missing or unreadable is refused with the command that makes it.
+tables. A result that is not there is a gap, which the tables show; one that is unreadable, or of
+another model or of other items, is refused.
 """
 
-import hashlib
 import json
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from wildmerge.errors import Refusal
+from wildmerge.jobs.record import read_record
+from wildmerge.reporting.answers import AGAIN, Answers, check_result, read_answers
 from wildmerge.reporting.appearance import method_order
-from wildmerge.statistics.estimates import combined_stderr, paired_stderr, stderr_of_mean
+from wildmerge.statistics.estimates import stderr_of_mean
+from wildmerge.storage.files import read_json
 
 KINDS = ("base", "expert", "merge")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One model's result on one benchmark; `correct` holds 0 or 1 an item, (items,) int8."""
-
-    score: float
-    stderr: float
-    chance: float
-    items: int
-    correct: np.ndarray = field(repr=False)
-    item_digest: str
+FOUND = {"versions": "version", "settings": "setting", "scored_by": "scored by"}
+MODEL = ["base", "kind", "method", "variant", "n", "subset", "experts", "recipe_id"]
+"""The columns by which a model is known: those of readers, and the id that decides its numbers."""
 
 
 @dataclass(frozen=True)
 class Results:
     """A study's results: its recipe and benchmark tables, and what was measured for each."""
 
-    recipes: pd.DataFrame
+    recipes: pd.DataFrame  # a row a model of the study, there or not
     benchmarks: pd.DataFrame
-    evaluations: dict[tuple[str, str], Answers]  # by (recipe id, task)
+    answers: dict[tuple[str, str], Answers]  # by (recipe id, label of the benchmark)
     update_norms: dict[str, float]  # by recipe id, merges only
+    missing: pd.DataFrame  # a row a model and benchmark that is not there, and why
+    remarks: pd.DataFrame  # a row a remark of a merge report or a result file
     provenance: pd.DataFrame  # kind, name, value, files
 
     @property
-    def tasks(self) -> list[str]:
-        """The names of the study's benchmarks."""
-        return list(self.benchmarks["task"])
+    def labels(self) -> list[str]:
+        """The labels of the study's benchmarks."""
+        return list(self.benchmarks["label"])
 
-    def accuracy(self, recipe_id: str, tasks: list[str]) -> float:
+    def complete(self) -> pd.DataFrame:
+        """Return the recipes of models that have a result on every benchmark."""
+        return self.recipes[~self.recipes["recipe_id"].isin(self.missing["recipe_id"])]
+
+    def accuracy(self, recipe_id: str, labels: list[str]) -> float:
         """Return a model's unweighted mean score over benchmarks (0 to 1)."""
-        return fmean([self.evaluations[recipe_id, task].score for task in tasks])
+        return fmean(self.answers[recipe_id, label].score for label in labels)
 
-    def stderr(self, recipe_id: str, tasks: list[str]) -> float:
+    def stderr(self, recipe_id: str, labels: list[str]) -> float:
         """Return the standard error of `accuracy`, from the draw of items."""
-        return stderr_of_mean([self.evaluations[recipe_id, task].stderr for task in tasks])
+        return stderr_of_mean([self.answers[recipe_id, label].stderr for label in labels])
 
 
-def collect(results: Path, study: str) -> Results:
+def collect(results: Path, study: str, *, strict: bool = False) -> Results:
     """Read all results of a study.
 
     Args:
         results: the results directory, which holds `<study>/`, `evals/` and `merges/`.
         study: the study's name.
+        strict: refuse a study with a gap.
 
     Returns:
         Its results, recipes sorted by base, kind, method, variant, size and subset.
 
     Raises:
-        Refusal: if a file is missing or unreadable; the message names the model, the benchmark and
-            the command that makes it.
+        Refusal: a file is unreadable, of another model, benchmark or version; two models answered
+            different items; with `strict`, a result is missing.
     """
-    recipes = _read_recipes(
-        _existing(results / study / "recipes.csv", "the study's recipes", study)
-    )
-    benchmarks = pd.read_csv(
-        _existing(results / study / "benchmarks.csv", "the study's benchmarks", study),
-        dtype=str,
-        keep_default_na=False,
-    )
-    evaluations, norms, found = {}, {}, _Found()
+    recipes = _read_recipes(results / study / "recipes.csv")
+    benchmarks = _read_benchmarks(results / study / "benchmarks.csv")
+    reading = _Reading(results, _failures(results / study / "status"))
     for recipe in recipes.itertuples():
-        for benchmark in benchmarks.itertuples():
-            name = f"{benchmark.task}-{benchmark.evaluation_id}.json"
-            path = results / "evals" / recipe.recipe_id / name
-            record = _read(path, f"the result of {_name(recipe)} on {benchmark.label}", study)
-            evaluations[recipe.recipe_id, benchmark.task] = _evaluation(record, path)
-            found.add(record, ("versions", "settings"))
-        if recipe.kind == "merge":
-            path = results / "merges" / f"{recipe.recipe_id}.json"
-            record = _read(path, f"the merge report of {_name(recipe)}", study)
-            norms[recipe.recipe_id] = _update_norm(record, path)
-            found.add(record, ("versions", "warnings"))
-    return Results(recipes, benchmarks, evaluations, norms, found.table())
+        reading.model(recipe, list(benchmarks.itertuples()))
+    reading.same_items(recipes, list(benchmarks["label"]))
+    missing = pd.DataFrame(reading.missing, columns=[*MODEL, "label", "why"])
+    if strict and len(missing):
+        raise Refusal(f"{study}: {_gaps(missing)}; `wildmerge status` says how the study stands")
+    return Results(
+        recipes,
+        benchmarks,
+        reading.answers,
+        reading.norms,
+        missing,
+        pd.DataFrame(reading.remarks, columns=[*MODEL, "label", "remark"]),
+        reading.provenance(),
+    )
 
 
-def difference_stderr(models: list[Answers], reference: Answers) -> float:
-    """Return the standard error of (mean score of the models - reference score) on one benchmark.
+class _Reading:
+    """What was found so far while the files of a study are read."""
 
-    All models answer the same items, so the difference is taken item by item: most of the luck of
-    the draw of items cancels. Where items differ, the errors are added as if independent.
+    def __init__(self, results: Path, failures: dict[str, str]) -> None:
+        self.results, self.failures = results, failures
+        self.answers: dict[tuple[str, str], Answers] = {}
+        self.norms: dict[str, float] = {}
+        self.missing: list[tuple[Any, ...]] = []
+        self.remarks: list[tuple[Any, ...]] = []
+        self.found: Counter[tuple[str, str, str]] = Counter()
 
-    Args:
-        models: evaluations of one or more models on this benchmark.
-        reference: the evaluation they are compared with.
+    def model(self, recipe: Any, benchmarks: list[Any]) -> None:
+        """Read all files of one model; of a merge without its report, the results do not count."""
+        report = self.results / "merges" / f"{recipe.recipe_id}.json"
+        merged = recipe.kind != "merge" or report.is_file()
+        if merged and recipe.kind == "merge":
+            self._merge(recipe, report)
+        for benchmark in benchmarks:
+            path = self._path(recipe.recipe_id, benchmark)
+            if merged and path.is_file():
+                self._result(recipe, benchmark, path)
+            else:
+                why = self.failures.get(recipe.recipe_id, "not made yet")
+                self.missing.append((*_known_by(recipe), benchmark.label, why))
 
-    Returns:
-        The standard error as a share (0 to 1).
-    """
-    if len(reference.correct) < 2 or any(
-        model.item_digest != reference.item_digest for model in models
-    ):
-        return combined_stderr(max(model.stderr for model in models), reference.stderr)
-    return paired_stderr([model.correct for model in models], reference.correct)
+    def _merge(self, recipe: Any, path: Path) -> None:
+        record = _read(path)
+        if record.get("schema") != 1:
+            raise Refusal(f"{path}: unknown schema {record.get('schema')!r}; {AGAIN}")
+        try:
+            self.norms[recipe.recipe_id] = float(record["update_norm"])
+        except (KeyError, TypeError, ValueError):
+            raise Refusal(f"{path}: no usable update_norm; {AGAIN}") from None
+        self._remember(recipe, "", record, record.get("warnings") or ())
 
+    def _result(self, recipe: Any, benchmark: Any, path: Path) -> None:
+        record = _read(path)
+        check_result(record, path, recipe.recipe_id, benchmark)
+        answers = read_answers(record, path, benchmark.metric)
+        self.answers[recipe.recipe_id, benchmark.label] = answers
+        self._remember(recipe, benchmark.label, record, answers.remarks)
 
-class _Found:
-    """Counts the files in which each version, setting and warning was found."""
-
-    def __init__(self) -> None:
-        self.files: dict[tuple[str, str, str], int] = {}
-
-    def add(self, record: dict[str, Any], keys: tuple[str, ...]) -> None:
-        for kind in keys:
-            entries = record.get(kind) or {}
-            pairs = (
-                entries.items() if isinstance(entries, dict) else [("", text) for text in entries]
-            )
-            for name, value in pairs:
+    def _remember(
+        self, recipe: Any, label: str, record: dict[str, Any], remarks: Iterable[str]
+    ) -> None:
+        for remark in remarks:
+            self.remarks.append((*_known_by(recipe), label, remark))
+            self.found["remark", "", remark] += 1
+        for key, kind in FOUND.items():
+            for name, value in (record.get(key) or {}).items():
                 text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-                key = (kind.removesuffix("s"), str(name), text)
-                self.files[key] = self.files.get(key, 0) + 1
+                self.found[kind, name, text] += 1
 
-    def table(self) -> pd.DataFrame:
-        rows = [(*key, count) for key, count in sorted(self.files.items())]  # warnings sort last
+    def _path(self, recipe_id: str, benchmark: Any) -> Path:
+        name = f"{benchmark.task}-{benchmark.evaluation_id}.json"
+        return self.results / "evals" / recipe_id / name
+
+    def same_items(self, recipes: pd.DataFrame, labels: list[str]) -> None:
+        """Refuse two models that answered different items of one benchmark."""
+        for label in labels:
+            asked: dict[str, Any] = {}  # digest of the items -> the first model that answered them
+            for recipe in recipes.itertuples():
+                if answers := self.answers.get((recipe.recipe_id, label)):
+                    asked.setdefault(answers.documents, recipe)
+            if len(asked) > 1:
+                first, other = (
+                    f"{model_name(r)} ({r.recipe_id})" for r in list(asked.values())[:2]
+                )
+                raise Refusal(
+                    f"{label}: {first} and {other} answered different items, so they cannot be "
+                    f"compared; the benchmark's data changed in between: remove the results of one "
+                    f"of them from {self.results / 'evals'} and run the study again"
+                )
+
+    def provenance(self) -> pd.DataFrame:
+        """The number of files in which each version, setting and remark was found."""
+        order = sorted(self.found.items(), key=lambda item: (item[0][0] == "remark", item[0]))
+        rows = [(*key, count) for key, count in order]
         return pd.DataFrame(rows, columns=["kind", "name", "value", "files"])
+
+
+def model_name(recipe: Any) -> str:
+    """Return a model's name as a reader of the study knows it."""
+    if recipe.kind == "base":
+        return f"base {recipe.base}"
+    if recipe.kind == "expert":
+        return f"expert {recipe.experts} of {recipe.base}"
+    return f"{recipe.variant} of {recipe.experts} on {recipe.base}"
+
+
+def _known_by(recipe: Any) -> tuple[Any, ...]:
+    return tuple(getattr(recipe, column) for column in MODEL)
+
+
+def _gaps(missing: pd.DataFrame) -> str:
+    """Name the first of the missing results, and how many there are."""
+    first = next(missing.itertuples())
+    text = f"no result of {model_name(first)} on {first.label} ({first.why})"
+    return text + (f", and {len(missing) - 1} more results are missing" if len(missing) > 1 else "")
+
+
+def _failures(folder: Path) -> dict[str, str]:
+    """Return why models failed, by recipe id, from the records that jobs leave."""
+    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    return {model: why for record in records if record for model, why in record.failures.items()}
 
 
 def _read_recipes(path: Path) -> pd.DataFrame:
     """Read recipes.csv into the order of all tables: bases as the study lists them."""
-    recipes = pd.read_csv(path, dtype=str, keep_default_na=False)
+    recipes = _read_csv(path)
     recipes["n"] = recipes["n"].astype(int)
     recipes["subset"] = pd.to_numeric(recipes["subset"]).fillna(0).astype(int)
     bases, variants = list(recipes["base"].unique()), list(recipes["variant"].unique())
@@ -149,61 +212,33 @@ def _read_recipes(path: Path) -> pd.DataFrame:
             KINDS.index(r.kind),
             method_order(r.method),
             variants.index(r.variant),
+            r.n,
+            r.subset,
         )
         for r in recipes.itertuples()
     ]
-    order = sorted(
-        range(len(recipes)), key=lambda i: (keys[i], recipes["n"].iat[i], recipes["subset"].iat[i])
-    )
+    order = sorted(range(len(recipes)), key=keys.__getitem__)
     return recipes.iloc[order].reset_index(drop=True)
 
 
-def _name(recipe: Any) -> str:
-    """Return a model's name as a reader of the study knows it."""
-    if recipe.kind == "base":
-        return f"base {recipe.base}"
-    if recipe.kind == "expert":
-        return f"expert {recipe.experts} of {recipe.base}"
-    return f"{recipe.variant} of {recipe.experts} on {recipe.base}"
+def _read_benchmarks(path: Path) -> pd.DataFrame:
+    """Read benchmarks.csv; what is measured twice would count twice in every mean."""
+    benchmarks = _read_csv(path)
+    for key in (["label"], ["evaluation_id", "metric"]):
+        twice = benchmarks[benchmarks.duplicated(key, keep=False)]
+        if len(twice):
+            names = ", ".join(twice["label"])
+            raise Refusal(f"{path}: one benchmark stands there twice ({names}); remove one")
+    return benchmarks
 
 
-def _existing(path: Path, what: str, study: str) -> Path:
+def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise Refusal(
-            f"{what} is missing: no file {path}; make it with "
-            f"`snakemake --profile profiles/default --config study=config/{study}.yaml "
-            f"--forcerun models`, which computes only what is missing"
+            f"{path}: missing; make it with `snakemake tables` and the study's --configfile"
         )
-    return path
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def _read(path: Path, what: str, study: str) -> dict[str, Any]:
-    try:
-        record = json.loads(_existing(path, what, study).read_bytes())
-    except ValueError as error:
-        raise Refusal(f"{what} is not JSON: {path} ({error}); delete it and run again") from error
-    if not isinstance(record, dict) or record.get("schema") != 1:
-        raise Refusal(f"{what} has an unknown schema: {path}; delete it and run again")
-    return record
-
-
-def _evaluation(record: dict[str, Any], path: Path) -> Answers:
-    try:
-        items = record.get("items") or {}
-        return Answers(
-            score=float(record["score"]),
-            stderr=float(record["stderr"]),
-            chance=float(record["chance"]),
-            items=int(record["n"]),
-            correct=np.asarray(items.get("correct", []), dtype=np.int8),
-            item_digest=hashlib.sha256("\n".join(items.get("doc_hash", [])).encode()).hexdigest(),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Refusal(f"{path} lacks a usable {error}; delete it and run again") from error
-
-
-def _update_norm(record: dict[str, Any], path: Path) -> float:
-    try:
-        return float(record["update_norm"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise Refusal(f"{path} lacks a usable update_norm; delete it and run again") from error
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, missing="run the study again", broken=AGAIN)

@@ -43,6 +43,7 @@ STYLE = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a name is a name, dollars and all
 }
 PER_CENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 
@@ -152,6 +153,11 @@ def draw_references(axes: Axes, models: pd.DataFrame, base: str) -> None:
 def base_dashes() -> dict[str, Any]:
     """Return how a base's line is drawn."""
     return {"color": BASE_COLOUR, "lw": 1.1, "ls": (0, (5, 2)), "label": "base", "zorder": 1.5}
+
+
+def chance_dots() -> dict[str, Any]:
+    """Return how the score of a random choice is drawn."""
+    return {"color": "#999999", "lw": 0.9, "ls": (0, (1, 2)), "label": "chance"}
 
 
 def beside_panel() -> dict[str, Any]:

@@ -6,8 +6,10 @@ colour and one marker everywhere (see `appearance.py`).
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import seaborn as sns
@@ -20,6 +22,7 @@ from wildmerge.reporting.drawing import (
     STYLE,
     base_dashes,
     beside_panel,
+    chance_dots,
     draw_band,
     draw_line,
     draw_references,
@@ -32,7 +35,6 @@ from wildmerge.reporting.drawing import (
 )
 from wildmerge.reporting.grids import SMALLEST, find_grids
 from wildmerge.reporting.heatmaps import cosine_figure, expert_figure
-from wildmerge.reporting.paper_tables import AVERAGE
 from wildmerge.reporting.tables import Tables, read_tables
 from wildmerge.storage.files import write_atomically
 
@@ -57,8 +59,9 @@ def draw_figures(tables: Path, out: Path) -> list[Path]:
     Raises:
         Refusal: if a table is missing.
     """
-    written = []
-    for name, figure in figures(read_tables(tables)):
+    read, written = read_tables(tables), []
+    for name, _, draw in list_figures(read):
+        figure = draw()
         figure.draw_without_rendering()  # lays out once, for all three formats
         figure.set_layout_engine("none")
         for kind, metadata in NO_DATE.items():
@@ -71,21 +74,41 @@ def draw_figures(tables: Path, out: Path) -> list[Path]:
     return sorted(written)
 
 
-def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
-    """Yield every figure of a study with the name of its file."""
-    yield "accuracy", accuracy_figure(tables)
-    yield "update-norm", update_norm_figure(tables)
+class Drawing(NamedTuple):
+    """A figure of a study: the name of its file, what it shows, and the function that draws it."""
+
+    name: str
+    shows: str
+    draw: Callable[[], Figure]
+
+
+def list_figures(tables: Tables) -> list[Drawing]:
+    """Return every figure of a study; each has a file of its own."""
+    found = [
+        Drawing("accuracy", "Mean accuracy against n", partial(accuracy_figure, tables)),
+        Drawing(
+            "update-norm", "L2 norm of the update against n", partial(update_norm_figure, tables)
+        ),
+    ]
     for base in tables.curves["base"].unique():
-        yield f"benchmarks-{slug(base)}", benchmark_figure(tables, base)
+        draw = partial(benchmark_figure, tables, base)
+        found.append(
+            Drawing(f"benchmarks-{slug(base)}", f"{base}: accuracy on each benchmark", draw)
+        )
     for grid in find_grids(tables.models):
         name = f"grid-{slug(grid.method)}-{slug(grid.parameter)}"
-        yield name, grid_figure(tables, grid.method, grid.parameter)
+        draw = partial(grid_figure, tables, grid.method, grid.parameter)
+        found.append(Drawing(name, f"{grid.method}: mean accuracy against {grid.parameter}", draw))
     if len(tables.experts):
-        yield "experts", expert_figure(tables)
+        shows = "Gain of each expert on each benchmark"
+        found.append(Drawing("experts", shows, partial(expert_figure, tables)))
     if len(tables.cosines):
-        yield "cosines", cosine_figure(tables)
+        shows = "Cosines between task vectors"
+        found.append(Drawing("cosines", shows, partial(cosine_figure, tables)))
     if len(tables.published_comparison):
-        yield "published", published_figure(tables)
+        shows = "Our differences against the published ones"
+        found.append(Drawing("published", shows, partial(published_figure, tables)))
+    return found
 
 
 @styled
@@ -136,23 +159,24 @@ def update_norm_figure(tables: Tables) -> Figure:
 def benchmark_figure(tables: Tables, base: str) -> Figure:
     """Accuracy on each benchmark against n for one base (the paper's Figures 7 to 10)."""
     curves = tables.benchmark_curves[tables.benchmark_curves["base"] == base]
-    tasks = list(curves["task"].unique())
-    columns = min(4, math.ceil(math.sqrt(len(tasks))))
-    rows = math.ceil(len(tasks) / columns)
+    labels = list(curves["label"].unique())
+    columns = min(4, math.ceil(math.sqrt(len(labels))))
+    rows = math.ceil(len(labels) / columns)
     figure, panels = make_panels(rows, columns, width=2.3, height=1.9)
     for position, axes in enumerate(panels.flat):
-        if position >= len(tasks):
+        if position >= len(labels):
             axes.set_visible(False)
             continue
-        of_task = curves[curves["task"] == tasks[position]]
-        of_sizes = of_task[of_task["n"] > 0]
+        of_label = curves[curves["label"] == labels[position]]
+        of_sizes = of_label[of_label["n"] > 0]
         for curve in variant_curves(of_sizes):
             draw_line(axes, curve, "accuracy", width=1.1, size=3.5)
-        reference = of_task.iloc[0]
+        reference = of_label.iloc[0]
         axes.axhline(reference["base_accuracy"], **base_dashes())
-        axes.axhline(reference["chance"], color="#999999", lw=0.9, ls=(0, (1, 2)), label="chance")
+        if math.isfinite(reference["chance"]):
+            axes.axhline(reference["chance"], **chance_dots())
         finish_panel(axes, of_sizes["n"], reference["label"], PER_CENT)
-        if position + columns >= len(tasks):
+        if position + columns >= len(labels):
             axes.set_xlabel("experts merged (n)")
         if position % columns == 0:
             axes.set_ylabel("accuracy")
@@ -190,7 +214,7 @@ def grid_figure(tables: Tables, method: str, parameter: str) -> Figure:
 @styled
 def published_figure(tables: Tables) -> Figure:
     """Our mean difference to the reference against the published one, a point a cell of Tables 1-3."""
-    cells = tables.published_comparison[tables.published_comparison["base"] != AVERAGE]
+    cells = tables.published_comparison[~tables.published_comparison["is_average"]]
     bases = list(cells["base"].unique())
     ours, theirs = (f"{who}_delta_points" for who in ("ours", "published"))
     ends = [

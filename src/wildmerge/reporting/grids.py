@@ -47,7 +47,8 @@ def whole_curves(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of those variants that no variant of their method exceeds in sizes.
 
     Args:
-        frame: rows with columns method, variant and n; rows without a variant (bases, experts) stay.
+        frame: rows with columns method, variant and n; rows of n < 2 (bases, experts) stay. A size
+            counts whether its models are there or not.
     """
     merged = frame[frame["n"] > 1]
     sizes = merged.groupby(["method", "variant"])["n"].nunique()

@@ -20,19 +20,20 @@ SOFT = "#777777"  # numbers within noise
 def expert_figure(tables: Tables) -> Figure:
     """Each expert's gain over its base on each benchmark, in points; noise is printed in grey."""
     experts, bases = tables.experts, list(tables.experts["base"].unique())
-    labels = experts.drop_duplicates("task").set_index("task")["label"]
+    labels = list(experts["label"].unique())
     limit = max(1.0, experts["delta_points"].abs().max())
     count = experts.groupby("base")["expert"].nunique().max()
 
     def draw(axes: Axes, base: str) -> None:
         of_base = experts[experts["base"] == base]
-        cells = of_base.pivot(index="expert", columns="task").loc[of_base["expert"].unique()]
-        gains = cells["delta_points"][labels.index]
-        errors = cells["delta_stderr_points"][labels.index]
-        _heat_map(axes, gains.set_axis(labels, axis="columns"), limit, 1, "+")
-        noise = verdicts(gains, errors).ravel() == NOISE
-        for text, noisy in zip(axes.texts, noise, strict=True):
-            if noisy:
+        cells = of_base.pivot(index="expert", columns="label").loc[of_base["expert"].unique()]
+        gains = cells["delta_points"].reindex(columns=labels)
+        errors = cells["delta_stderr_points"].reindex(columns=labels)
+        _heat_map(axes, gains, limit, 1, "+")
+        noise = verdicts(gains, errors) == NOISE
+        for text in axes.texts:  # one in the middle of each cell that is known
+            column, row = map(int, text.get_position())
+            if noise[row, column]:
                 text.set_color(SOFT)
 
     columns = 1 if len(labels) > 8 else min(2, len(bases))

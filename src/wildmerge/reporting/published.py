@@ -12,10 +12,10 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.paper_tables import AVERAGE, UNKNOWN
-from wildmerge.reporting.printing import fixed, markdown
+from wildmerge.reporting.paper_tables import AVERAGE
+from wildmerge.reporting.printing import UNKNOWN, fixed, markdown
 
-CELL = ["table", "reference", "base", "method", "n"]
+CELL = ["table", "reference", "base", "is_average", "method", "n"]
 OUR_NAMES = {  # column of a published CSV -> the name of that column in all tables of a study
     "base_model": "base",
     "n_merged": "n",
@@ -27,34 +27,42 @@ PRINTED = {  # number in a cell -> the place to which it is printed
     "pct_subsets_above_reference": 1.0,
     "delta_points": 0.01,
 }
-COLUMNS = [
-    *CELL,
-    "variant",
-    "subsets",
-    *(f"{who}_{number}" for number in PRINTED for who in ("published", "ours")),
-    "difference_points",
-    "mean_of_printed_rows",
-    "average_differs_in",
-]
 DIFFERENCE = "difference"
 WORDS = {  # what a reader calls these numbers
     "reference_accuracy_pct": "reference",
     "pct_subsets_above_reference": "share",
     "delta_points": DIFFERENCE,
 }
+COLUMNS = [
+    *("table", "reference", "base", "is_average", "method", "variant", "n"),
+    *("subsets", "subsets_planned"),
+    *(f"{who}_{number}" for number in PRINTED for who in ("published", "ours")),
+    *("difference_points", "mean_of_printed_rows", "average_differs_in"),
+]
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """Read published tables under our names; raises Refusal where the file or a column is missing."""
+    """Read published tables under our names.
+
+    Raises:
+        Refusal: the file or a column is missing, or a cell stands there twice.
+    """
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise Refusal(f"{path}: no readable CSV of published numbers ({error})") from None
     theirs = {ours: name for name, ours in OUR_NAMES.items()}
     for column in [*CELL, *PRINTED]:
-        if (name := theirs.get(column, column)) not in frame:
+        name = theirs.get(column, column)
+        if name not in frame and column != "is_average":
             raise Refusal(f"{path}: column {name} is missing; published numbers need it")
-    return frame.rename(columns=OUR_NAMES)
+    frame = frame.rename(columns=OUR_NAMES)
+    frame["is_average"] = frame["base"] == AVERAGE
+    twice = frame[frame.duplicated(CELL)]
+    if len(twice):
+        cell = ", ".join(f"{theirs.get(c, c)} {twice[c].iat[0]}" for c in CELL if c != "is_average")
+        raise Refusal(f"{path}: a cell stands there twice ({cell}); remove one")
+    return frame
 
 
 def check_averages(published: pd.DataFrame) -> pd.DataFrame:
@@ -69,11 +77,11 @@ def check_averages(published: pd.DataFrame) -> pd.DataFrame:
         of an average that are farther from their rows' mean than rounding explains: each row and the
         average itself may be off by half of their last place.
     """
-    keys = [key for key in CELL if key != "base"]
-    of_bases = published[published["base"] != AVERAGE]
-    means = of_bases.groupby(keys)[list(PRINTED)].mean().reset_index()
-    means = published[keys].merge(means, on=keys, how="left").set_index(published.index)
-    is_average = published["base"] == AVERAGE
+    keys = [key for key in CELL if key not in {"base", "is_average"}]
+    is_average = published["is_average"]
+    means = published[~is_average].groupby(keys)[list(PRINTED)].mean().reset_index()
+    means = published[keys].merge(means, on=keys, how="left", validate="many_to_one")
+    means = means.set_index(published.index)
     beyond = {
         WORDS[number]: is_average & ((published[number] - means[number]).abs() > place + 1e-9)
         for number, place in PRINTED.items()
@@ -99,16 +107,20 @@ def compare(published: pd.DataFrame, ours: list[pd.DataFrame]) -> pd.DataFrame:
         published one only when it is over the same bases. Without a shared cell there are no rows.
     """
     mine = pd.concat([frame for frame in ours if len(frame)] or ours, ignore_index=True)
-    bases = set(published["base"])
-    if set(mine["base"]) != bases:
-        mine = mine[mine["base"] != AVERAGE]
+    if _bases(mine) != _bases(published):
+        mine = mine[~mine["is_average"].astype(bool)]
     numbers = {name: f"ours_{name}" for name in PRINTED}
-    mine = mine[[*CELL, "variant", "subsets", *PRINTED]].rename(columns=numbers)
-    theirs = check_averages(published).drop(columns="subsets", errors="ignore")
+    counts = ["subsets", "subsets_planned"]
+    mine = mine[[*CELL, "variant", *counts, *PRINTED]].rename(columns=numbers)
+    theirs = check_averages(published).drop(columns=counts, errors="ignore")
     theirs = theirs.rename(columns={name: f"published_{name}" for name in PRINTED})
-    both = theirs.merge(mine, on=CELL)
+    both = theirs.merge(mine, on=CELL, validate="one_to_many")
     both["difference_points"] = both["ours_delta_points"] - both["published_delta_points"]
     return both[COLUMNS]
+
+
+def _bases(frame: pd.DataFrame) -> set[str]:
+    return set(frame.loc[~frame["is_average"].astype(bool), "base"])
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
@@ -125,8 +137,8 @@ def to_markdown(frame: pd.DataFrame) -> str:
         sizes = sorted(block["n"].unique())
         lines.append(f"**Table {table}**, against the {str(reference).replace('_', ' ')}")
         rows = []
-        keys = ["base", "method", "variant"]
-        for (base, method, variant), line in block.groupby(keys, sort=False):
+        keys = ["is_average", "base", "method", "variant"]
+        for (_, base, method, variant), line in block.groupby(keys, sort=False):
             cells = {row.n: _cell(row) for row in line.itertuples()}
             texts = [cells.get(n, UNKNOWN) for n in sizes]
             rows.append([base, variant_label(variant, method), *texts])

@@ -1,27 +1,25 @@
 """The study's report: one HTML file that opens from disk, with its figures and tables inside.
 
-The page is laid out in `templates/report.html.j2`; this module gathers what it shows. Nothing is
-loaded from a network, and the only links lead to the CSV files beside the report.
+The page is laid out in `templates/report.html.j2` from what `page.py` gathers. Nothing is loaded from a
+network, and the only links lead to the CSV files beside the report.
 """
 
 import base64
-import os
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
-import pandas as pd
 
 from wildmerge.errors import Refusal
-from wildmerge.reporting import story
-from wildmerge.reporting.appearance import slug, variant_label
-from wildmerge.reporting.paper_tables import CAPTIONS, REFERENCES, layout, sizes
-from wildmerge.reporting.printing import fixed, per_cent, signed
-from wildmerge.reporting.tables import Tables, read_tables
-from wildmerge.statistics.comparisons import GAIN, NOISE, half_width, verdicts
+from wildmerge.reporting import page, story
+from wildmerge.reporting.figures import list_figures
+from wildmerge.reporting.printing import MINUS
+from wildmerge.reporting.remarks import gaps, remarks
+from wildmerge.reporting.tables import read_tables
 from wildmerge.storage.files import write_atomically
 
-SHOWN = 60  # rows of provenance on the page; warnings, which come last, can be many
+SHOWN = 60  # remarks and rows of provenance on the page
 HOW_TO_READ = {
     "accuracy": "Mean accuracy over all benchmarks against the number n of merged experts; n = 1 "
     "is the mean of the single experts. A line above the dashed one beats the base, above the "
@@ -39,18 +37,22 @@ HOW_TO_READ = {
     "of a published method.",
     "grid": "Mean accuracy against one hyperparameter, a line for each number n of experts.",
 }
+CSS_PIXELS_A_POINT = 96 / 72
 
 
 class Picture(NamedTuple):
-    """A figure inside the page: its SVG as a data URI, how to read it, and its text alternative."""
+    """A figure inside the page: its SVG as a data URI, and its own width in CSS pixels."""
 
-    name: str
+    kind: str
     uri: str
+    width: int
     caption: str
     alternative: str
 
 
-def write_report(tables: Path, figures: Path, out: Path, study: str) -> Path:
+def write_report(
+    tables: Path, figures: Path, out: Path, study: str, title: str | None = None
+) -> Path:
     """Write a study's report.
 
     Args:
@@ -58,6 +60,7 @@ def write_report(tables: Path, figures: Path, out: Path, study: str) -> Path:
         figures: the directory of its figures; the SVG files are put into the page.
         out: the HTML file to write.
         study: the study's name.
+        title: its headline; default a general one.
 
     Returns:
         The path of the report.
@@ -66,40 +69,28 @@ def write_report(tables: Path, figures: Path, out: Path, study: str) -> Path:
         Refusal: if a table or figure is missing.
     """
     read = read_tables(tables)
-    bases = list(read.curves["base"].unique())
-    chapters = {chapter.title: chapter.sentences for chapter in story.chapters(read)}
-    page = _template().render(
+    found = page.found_rows(read)
+    text = _template().render(
         study=study,
+        title=title or "Does merging help?",
         answer=story.answer(read),
-        question=_question(read),
-        chapters=chapters,
-        accuracy=_picture(figures, "accuracy", story.answer(read)[0]),
-        norm=_picture(figures, "update-norm", "L2 norm of the update against n"),
-        experts=_picture(figures, "experts", "Gain of each expert on each benchmark")
-        if len(read.experts)
-        else None,
-        inspection=_inspection(read),
-        cosines=_picture(figures, "cosines", "Cosines between task vectors")
-        if len(read.cosines)
-        else None,
-        benchmarks=[
-            _picture(figures, f"benchmarks-{slug(base)}", f"{base}: accuracy on each benchmark")
-            for base in bases
-        ],
-        published=_picture(figures, "published", "Our differences against the published ones")
-        if len(read.published_comparison)
-        else None,
-        published_cells=read.published_comparison.to_dict("records"),
-        grids=[_picture(figures, path.stem, path.stem) for path in _grids(figures)],
-        paper_tables=[_paper_table(number, read) for number in (1, 2, 3)],
-        base_rows=_base_rows(read),
-        expert_tables=[_expert_table(read, base) for base in bases if len(read.experts)],
-        recipes=_recipes(read),
-        provenance=read.provenance.head(SHOWN).to_dict("records"),
-        hidden=max(0, len(read.provenance) - SHOWN),
-        files=_links(tables, out),
+        question=page.question(read),
+        chapters={chapter.title: chapter.sentences for chapter in story.chapters(read)},
+        gaps=gaps(read),
+        remarks=remarks(read),
+        pictures=[_picture(figures, each.name, each.shows) for each in list_figures(read)],
+        base_rows=page.base_rows(read),
+        inspections=page.inspections(read),
+        expert_tables=page.expert_tables(read),
+        paper_tables=page.paper_tables(read),
+        published_rows=page.published_rows(read),
+        recipe_rows=page.recipe_rows(read),
+        found_rows=found[:SHOWN],
+        shown=SHOWN,
+        hidden=max(0, len(found) - SHOWN),
+        files=page.links(tables, out),
     )
-    return write_atomically(out, page)
+    return write_atomically(out, text)
 
 
 def _template() -> jinja2.Template:
@@ -111,113 +102,17 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"fixed": fixed, "per_cent": per_cent, "signed": signed}
+    environment.filters["minus"] = lambda text: text.replace("-", MINUS)
     return environment.get_template("report.html.j2")
-
-
-def _question(tables: Tables) -> dict[str, Any]:
-    """The numbers in the study's question."""
-    models = tables.models
-    merges = models[models["kind"] == "merge"]
-    return {
-        "merges": len(merges),
-        "variants": merges["variant"].nunique(),
-        "bases": list(models["base"].unique()),
-        "experts": int((models["kind"] == "expert").sum()),
-        "sizes": sorted(int(n) for n in merges["n"].unique()),
-        "benchmarks": len(tables.benchmarks),
-    }
 
 
 def _picture(figures: Path, name: str, alternative: str) -> Picture:
     path = Path(figures) / f"{name}.svg"
     if not path.is_file():
         raise Refusal(f"no figure {path}; make it with `wildmerge figures`")
-    uri = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    content = path.read_bytes()
+    uri = "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+    width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content, re.DOTALL)
+    pixels = round(float(width[1]) * CSS_PIXELS_A_POINT) if width else 640
     kind = name if name in HOW_TO_READ else name.partition("-")[0]
-    return Picture(name, uri, HOW_TO_READ[kind], alternative)
-
-
-def _grids(figures: Path) -> list[Path]:
-    return sorted(Path(figures).glob("grid-*.svg"))
-
-
-def _paper_table(number: int, tables: Tables) -> dict[str, Any]:
-    """One of the paper's tables as blocks of lines, for the template to lay out."""
-    frame = (tables.table1, tables.table2, tables.table3)[number - 1]
-    return {
-        "number": number,
-        "title": CAPTIONS[number],
-        "reference": REFERENCES["best_expert" if number == 2 else "base"],
-        "sizes": sizes(frame),
-        "blocks": list(layout(frame)),
-    }
-
-
-def _inspection(tables: Tables) -> list[dict[str, Any]]:
-    """Each base's experts as they were found before merging: those that merge, and those that do not."""
-    return [
-        {
-            "base": base,
-            "merge": int((rows["merges"] == "yes").sum()),
-            "rows": rows.to_dict("records"),
-        }
-        for base, rows in tables.inspection.groupby("base", sort=False)
-    ]
-
-
-def _base_rows(tables: Tables) -> list[dict[str, Any]]:
-    """A row a benchmark: chance, items, and each base's score with its 95 % half-width."""
-    scores = tables.scores[tables.scores["kind"] == "base"]
-    rows = []
-    for _, of_task in scores.groupby("task", sort=False):
-        first = of_task.iloc[0]
-        cells = [
-            {
-                "score": cell.score,
-                "half": half_width(cell.stderr),
-                "clear": verdicts(cell.score - cell.chance, cell.stderr) == GAIN,
-            }
-            for cell in of_task.itertuples()
-        ]
-        columns = {"label": first["label"], "chance": first["chance"], "count": first["items"]}
-        rows.append(columns | {"cells": cells})
-    return rows
-
-
-def _expert_table(tables: Tables, base: str) -> dict[str, Any]:
-    """Each expert of a base: its mean accuracy and its gain on each benchmark."""
-    cells = tables.experts[tables.experts["base"] == base]
-    models = tables.models[(tables.models["base"] == base) & (tables.models["kind"] == "expert")]
-    rows = []
-    for model in models.itertuples():
-        gains = cells[cells["expert"] == model.experts]
-        rows.append(
-            {
-                "expert": model.experts,
-                "accuracy": model.accuracy,
-                "delta": _gain(model.delta_points, model.delta_stderr_points),
-                "gains": [_gain(g.delta_points, g.delta_stderr_points) for g in gains.itertuples()],
-            }
-        )
-    return {"base": base, "labels": list(cells.drop_duplicates("task")["label"]), "rows": rows}
-
-
-def _gain(points: float, stderr: float) -> tuple[float, bool]:
-    return points, bool(verdicts(points, stderr) == NOISE)
-
-
-def _recipes(tables: Tables) -> list[dict[str, Any]]:
-    """Each variant's hyperparameters and how many models it made."""
-    merges: pd.DataFrame = tables.models[tables.models["kind"] == "merge"]
-    groups = merges.groupby(["method", "variant", "parameters"], sort=False).size()
-    return [
-        {"label": variant_label(variant, method), "parameters": parameters, "models": int(count)}
-        for (method, variant, parameters), count in groups.items()
-    ]
-
-
-def _links(tables: Path, out: Path) -> list[tuple[str, str]]:
-    """Names and relative links of the CSV files beside the report."""
-    folder = Path(os.path.relpath(Path(tables).resolve(), Path(out).resolve().parent))
-    return [(f"{name}.csv", (folder / f"{name}.csv").as_posix()) for name in Tables._fields]
+    return Picture(kind, uri, pixels, HOW_TO_READ[kind], alternative)

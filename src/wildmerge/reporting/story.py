@@ -12,7 +12,7 @@ import pandas as pd
 
 from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.grids import whole_curves
-from wildmerge.reporting.printing import fixed, per_cent, signed
+from wildmerge.reporting.printing import fixed, per_cent, signed, significant
 from wildmerge.reporting.tables import Tables
 from wildmerge.statistics.comparisons import GAIN, LOSS, NOISE, above, half_width, verdicts
 from wildmerge.statistics.estimates import combined_stderr, rank_correlation, wilson_interval
@@ -94,16 +94,23 @@ def _bases(tables: Tables) -> list[str]:
     """Each base against chance, and whether a benchmark has room to show a difference."""
     sentences = []
     scores = tables.scores[tables.scores["kind"] == "base"]
-    for base, of_base in scores.groupby("base", sort=False):
-        clear = verdicts(of_base["score"] - of_base["chance"], of_base["stderr"]) == GAIN
+    for base in tables.models["base"].unique():
+        of_base = scores[scores["base"] == base]
+        known = of_base.dropna(subset="chance")
+        clear = verdicts(known["score"] - known["chance"], known["stderr"]) == GAIN
         text = (
-            f"{base} scores {per_cent(of_base['score'].mean())} on average over "
-            f"{len(of_base)} benchmarks, where a random choice scores "
-            f"{per_cent(of_base['chance'].mean())}; it is clearly above chance on "
-            f"{clear.sum()} of {len(of_base)}."
+            f"{base} scores {per_cent(fmean(of_base['score']))} on average over "
+            f"{len(of_base)} benchmarks"
         )
+        if len(known):
+            text += (
+                f", where a random choice scores {per_cent(fmean(known['chance']))}"
+                + (f" (on {len(known)} of them)" if len(known) < len(of_base) else "")
+                + f"; it is clearly above chance on {clear.sum()} of {len(known)}"
+            )
+        text += "."
         if not clear.all():
-            text += f" Not clearly above chance: {_list(of_base['label'][~clear])}."
+            text += f" Not clearly above chance: {_list(known['label'][~clear])}."
         full = of_base["score"] >= NEAR_CEILING
         if full.any():
             text += f" Near the ceiling, with little room to gain: {_list(of_base['label'][full])}."
@@ -133,9 +140,10 @@ def _experts(tables: Tables) -> list[str]:
 def _methods(tables: Tables) -> list[str]:
     """One sentence a variant: how often and how much it beats base and best expert."""
     sentences = []
-    merges, points = whole_curves(_merges(tables)), _points(tables)
-    for (method, variant), models in merges.groupby(["method", "variant"], sort=False):
-        curve = points[points["variant"] == variant]
+    merges, points = _merges(tables), whole_curves(tables.curves)
+    points = points[(points["n"] > 1) & (points["subsets"] > 0)]
+    for (method, variant), curve in points.groupby(["method", "variant"], sort=False):
+        models = merges[merges["variant"] == variant]
         means = curve.groupby("n")["delta_points"].mean()
         smallest, largest = means.index.min(), means.index.max()
         low, high = wilson_interval(_above(models, "base"), len(models))
@@ -187,8 +195,8 @@ def _norms(tables: Tables) -> list[str]:
         sentences.append(
             f"On {base}, {_relation(rho)} (rank correlation {signed(rho)} over {len(models)} "
             f"merged models). {variant_label(near, methods[near])} stays closest to the base (mean "
-            f"L2 norm {means[near]:.3g}), {variant_label(far, methods[far])} goes farthest "
-            f"({means[far]:.3g})."
+            f"L2 norm {significant(means[near], 3)}), {variant_label(far, methods[far])} goes farthest "
+            f"({significant(means[far], 3)})."
         )
     return sentences
 
@@ -230,8 +238,8 @@ def _merges(tables: Tables) -> pd.DataFrame:
 
 
 def _points(tables: Tables) -> pd.DataFrame:
-    """The curves' points that are merges: one row a base, variant and size of two or more."""
-    return tables.curves[tables.curves["n"] > 1]
+    """The curves' points that are merges: one row a base, variant and size of which a model is there."""
+    return tables.curves[(tables.curves["n"] > 1) & (tables.curves["subsets"] > 0)]
 
 
 def _has_experts(models: pd.DataFrame) -> bool:

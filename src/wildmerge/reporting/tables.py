@@ -1,7 +1,7 @@
 """From a study's results to its tables: scores, models, curves, experts and the paper's Tables 1-3.
 
 `aggregate` writes them under `results/<study>/tables`; figures, notebook and report read nothing
-else. Numbers are printed with six decimals, so that the same results give the same bytes.
+else. Numbers keep their full precision; what is printed from them is rounded once, in `printing.py`.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from wildmerge.errors import Refusal
+from wildmerge.reporting import published as published_numbers
 from wildmerge.reporting.appearance import use
 from wildmerge.reporting.collect import collect
 from wildmerge.reporting.frames import (
@@ -20,15 +21,14 @@ from wildmerge.reporting.frames import (
     score_table,
 )
 from wildmerge.reporting.inspection import cosine_table, inspection_table
-from wildmerge.reporting.paper_tables import paper_table, to_latex, to_markdown
-from wildmerge.reporting.published import COLUMNS, compare, read_published
-from wildmerge.reporting.published import to_markdown as published_markdown
+from wildmerge.reporting.layouts import to_latex, to_markdown
+from wildmerge.reporting.paper_tables import paper_table
 from wildmerge.storage.files import write_atomically
 
 TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
     *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
-    *("name", "value", "reference", "base", "other", "merges", "remarks", "refusal"),
+    *("name", "value", "reference", "other", "merges", "remarks", "refusal", "remark", "why"),
     *("average_differs_in", "family", "source"),
 )
 
@@ -45,35 +45,64 @@ class Tables(NamedTuple):
     inspection: pd.DataFrame  # a row an expert: does it merge, and its distance to the base
     cosines: pd.DataFrame  # a row a pair of experts: the cosine of their task vectors
     methods: pd.DataFrame  # a row a method: what it is called, its family, where it comes from
-    provenance: pd.DataFrame  # versions, settings and warnings found in result files
+    missing: pd.DataFrame  # a row a model and benchmark without a result, and why
+    remarks: pd.DataFrame  # a row a remark that merging or scoring made on a model
+    provenance: pd.DataFrame  # versions, settings and remarks found in result files
     table1: pd.DataFrame  # weight-space methods (and a user's own) against the base
     table2: pd.DataFrame  # Task Arithmetic against the best single expert
     table3: pd.DataFrame  # subspace methods against the base
     published_comparison: pd.DataFrame  # these three beside published ones, a row a shared cell
 
+    @property
+    def numbered(self) -> list[pd.DataFrame]:
+        """The paper's Tables 1, 2 and 3."""
+        return [self.table1, self.table2, self.table3]
 
-def aggregate(results: Path, study: str, published: Path | None = None) -> Path:
-    """Compute and write all tables of a study.
+
+def aggregate(
+    results: Path, study: str, published: Path | None = None, *, strict: bool = False
+) -> Path:
+    """Compute and write all tables of a study; a result that is not there leaves a gap in them.
 
     Args:
         results: the results directory, which holds `<study>/`, `evals/` and `merges/`.
         study: the study's name.
         published: CSV of published numbers to set beside Tables 1-3.
+        strict: refuse a study with a gap.
 
     Returns:
         The directory of the tables, `results/<study>/tables`.
 
     Raises:
-        Refusal: if a result is missing or unreadable, or nothing was merged.
+        Refusal: a result is unreadable or of another model, models answered different items, or
+            there is nothing to compare; with `strict`, a result is missing.
     """
-    found = collect(Path(results), study)
-    methods = _methods(Path(results) / study / "methods.csv")
+    out = Path(results) / study / "tables"
+    tables = compute_tables(Path(results), study, published, strict=strict)
+    for name, frame in tables._asdict().items():
+        write_atomically(out / f"{name}.csv", to_csv(frame))
+    for number, frame in enumerate(tables.numbered, start=1):
+        write_atomically(out / f"table{number}.tex", to_latex(number, frame))
+        write_atomically(out / f"table{number}.md", to_markdown(number, frame))
+    beside = published_numbers.to_markdown(tables.published_comparison)
+    write_atomically(out / "published_comparison.md", beside)
+    return out
+
+
+def compute_tables(results: Path, study: str, published: Path | None, *, strict: bool) -> Tables:
+    """Compute all tables of a study; the arguments are those of `aggregate`."""
+    found = collect(results, study, strict=strict)
+    methods = _methods(results / study / "methods.csv")
     use(methods)
     models, scores = model_table(found), score_table(found)
     curves, benchmark_curves = curve_tables(found, models)
-    inspected, bases = Path(results) / study / "inspect", list(models["base"].unique())
-    numbered = [paper_table(number, models) for number in (1, 2, 3)]
-    tables = Tables(
+    inspected, bases = results / study / "inspect", list(found.recipes["base"].unique())
+    numbered = [paper_table(number, curves) for number in (1, 2, 3)]
+    comparison = pd.DataFrame(columns=published_numbers.COLUMNS)
+    if published:
+        known = published_numbers.read_published(published)
+        comparison = published_numbers.compare(known, numbered)
+    return Tables(
         scores=scores,
         models=models,
         curves=curves,
@@ -83,23 +112,14 @@ def aggregate(results: Path, study: str, published: Path | None = None) -> Path:
         inspection=inspection_table(inspected, bases),
         cosines=cosine_table(inspected, bases),
         methods=methods,
+        missing=found.missing,
+        remarks=found.remarks,
         provenance=found.provenance,
         table1=numbered[0],
         table2=numbered[1],
         table3=numbered[2],
-        published_comparison=compare(read_published(published), numbered)
-        if published
-        else pd.DataFrame(columns=COLUMNS),
+        published_comparison=comparison,
     )
-    out = Path(results) / study / "tables"
-    for name, frame in tables._asdict().items():
-        write_atomically(out / f"{name}.csv", to_csv(frame))
-    for number, frame in enumerate(numbered, start=1):
-        write_atomically(out / f"table{number}.tex", to_latex(number, frame))
-        write_atomically(out / f"table{number}.md", to_markdown(number, frame))
-    beside = published_markdown(tables.published_comparison)
-    write_atomically(out / "published_comparison.md", beside)
-    return out
 
 
 def read_tables(tables: Path) -> Tables:
@@ -118,7 +138,11 @@ def read_tables(tables: Path) -> Tables:
             raise Refusal(f"no table {path}; make it with `wildmerge aggregate`")
         # A name may be empty or read "NA"; only an empty number is an unknown one.
         frames[name] = pd.read_csv(
-            path, converters=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""]
+            path,
+            converters=dict.fromkeys(TEXT, str),
+            keep_default_na=False,
+            na_values=[""],
+            float_precision="round_trip",
         )
     use(frames["methods"])
     return Tables(**frames)
@@ -132,8 +156,7 @@ def _methods(path: Path) -> pd.DataFrame:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV: six decimals, no negative zero, empty where a number is unknown."""
-    numbers = frame.select_dtypes("float").round(6) + 0.0
-    frame = frame.assign(**numbers)
-    text: str = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    """Return a frame as CSV: full precision, no negative zero, empty where a number is unknown."""
+    numbers = frame.select_dtypes("float") + 0.0
+    text: str = frame.assign(**numbers).to_csv(index=False, lineterminator="\n")
     return text

@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wildmerge.statistics.estimates import combined_stderr, sample_deviation
+from wildmerge.statistics.estimates import sample_deviation, wilson_interval
 
 # Two means of the same benchmark scores, added in another order, differ by less than this; one item
 # more or less in 100,000 items over 100 benchmarks differs by more.
@@ -61,7 +61,34 @@ def stderr_over_subsets(items: float, values: Sequence[float]) -> float:
     """Return the standard error of a mean over subsets: the draw of items joined with that of subsets.
 
     Args:
-        items: the standard error from the draw of items, as a share.
+        items: the standard error from the draw of items, as a share; NaN leaves the result unknown.
         values: accuracies (0 to 1), one a subset; a single one says nothing about the spread.
     """
-    return combined_stderr(items, sample_deviation(values) / math.sqrt(len(values)))
+    spread = sample_deviation(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return math.hypot(items, spread)
+
+
+def share_above(count: int, subsets: int) -> tuple[float, float, float]:
+    """Return the share of subsets above a reference and its 95 % interval, in per cent.
+
+    Args:
+        count: subsets above.
+        subsets: all subsets; of none, the share is unknown (NaN).
+    """
+    if not subsets:
+        return math.nan, math.nan, math.nan
+    low, high = wilson_interval(count, subsets)
+    return 100 * count / subsets, 100 * low, 100 * high
+
+
+def average_over_bases(values: Sequence[float], stderrs: Sequence[float]) -> tuple[float, float]:
+    """Return the unweighted mean over bases and a standard error that is not too small.
+
+    The bases answer the same items, so their errors go together in a way that is not known; the
+    error of their mean is at most the mean of their errors.
+
+    Args:
+        values: a difference for each base.
+        stderrs: its standard error for each base.
+    """
+    return fmean(values), fmean(stderrs)

@@ -81,8 +81,10 @@ def paired_stderr(answers: ArrayLike, reference: ArrayLike) -> float:
         reference: the reference's values of the same items, (n_items,).
 
     Returns:
-        The standard error as a share.
+        The standard error as a share; NaN for a single item, where it is unknown.
     """
+    if np.size(reference) < 2:
+        return math.nan
     differences = np.asarray(answers, dtype=np.float64).mean(axis=0) - np.asarray(reference)
     return float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
 
