@@ -39,3 +39,7 @@ rule tables:
 
 onstart:
     begin()
+
+
+onerror:
+    show_gaps()
