@@ -359,6 +359,15 @@ def test_one_failed_model_leaves_a_gap_that_the_tables_show(tmp_path):
         aggregate(tmp_path, "demo", strict=True)
 
 
+def test_a_model_whose_job_was_killed_has_the_jobs_error(tmp_path):
+    small(tmp_path, variants={"ties": {}, "iso_c": {}})
+    recipe = lose(tmp_path, variant="ties")
+    record = {"label": "job", "started": 0.0, "models": [recipe["recipe_id"]], "error": "killed"}
+    synthetic_results._write_json(tmp_path / "demo/status/0.json", record)
+    (row,) = rows(aggregate(tmp_path, "demo") / "missing.csv")
+    assert row["why"] == "killed"
+
+
 def test_a_size_of_which_nothing_is_there_stays_in_the_table(tmp_path):
     """A variant is no ablation only because its models failed."""
     synthetic_results.build(tmp_path, variants={"ties": {}, "ties density=0.2": {}}, items=20)

@@ -20,13 +20,14 @@ from wildmerge.storage.heartbeat import BEAT, HERE, beating, silent
 
 @dataclass
 class JobRecord:
-    """A job's state: `failures` by model id, `error` once it has ended without success."""
+    """A job's state: its models' ids, `failures` by id, `error` once it has ended without success."""
 
     label: str
     started: float
     host: str = HERE
     pid: int = field(default_factory=os.getpid)
     slurm_job: str | None = None
+    models: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     error: str | None = None
 
@@ -42,9 +43,10 @@ def record_path(results: Path, study: str, job: str) -> Path:
 
 
 @contextmanager
-def recording(path: Path, label: str) -> Iterator[JobRecord]:
+def recording(path: Path, label: str, models: list[str]) -> Iterator[JobRecord]:
     """Keep a job's record at `path` while the block runs; it stays if the block raises."""
-    record = JobRecord(label, time.time(), slurm_job=os.environ.get("SLURM_JOB_ID"))
+    slurm_job = os.environ.get("SLURM_JOB_ID")
+    record = JobRecord(label, time.time(), slurm_job=slurm_job, models=models)
     write_json(path, asdict(record))
     try:
         with beating(path):

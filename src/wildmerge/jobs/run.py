@@ -69,7 +69,8 @@ def run_job(  # the one place where merging and scoring meet
         return
     for network in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # downloads belong to fetching
         os.environ[network] = "1"
-    with recording(record_path(results, study.name, job.id), job.label) as record:
+    path, models = record_path(results, study.name, job.id), [m.recipe_id for m in job.models]
+    with recording(path, job.label, models) as record:
         worker = _Worker(
             study,
             lock,

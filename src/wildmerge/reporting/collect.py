@@ -195,9 +195,13 @@ def _gaps(missing: pd.DataFrame) -> str:
 
 
 def _failures(folder: Path) -> dict[str, str]:
-    """Return why models failed, by recipe id, from the records that jobs leave."""
-    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
-    return {model: why for record in records if record for model, why in record.failures.items()}
+    """Return why models are not there, by recipe id, from the records that jobs leave."""
+    why: dict[str, str] = {}
+    for path in sorted(folder.glob("*.json")):
+        if record := read_record(path):
+            why |= dict.fromkeys(record.models, record.error or "its job is running")
+            why |= record.failures
+    return why
 
 
 def _read_recipes(path: Path) -> pd.DataFrame:
