@@ -103,7 +103,7 @@ def to_latex(number: int, frame: pd.DataFrame) -> str:
         r"\begin{table*}",
         r"\centering\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{_escape(_caption(number))}}}",
+        rf"\caption{{{_escape(_caption(number) + _raised(found))}}}",
         rf"\label{{tab:wildmerge-{number}}}",
         "\n\\par\\medskip\n".join(panels),
         r"\end{table*}",
@@ -130,7 +130,8 @@ def _panel(found: list[Block], ns: list[int], part: slice) -> str:
 
 def _in_latex(cell: Cell) -> str:
     gap = rf"\rlap{{$^{{{cell.gap.replace(' of ', '/')}}}$}}" if cell.gap else ""
-    return f"{cell.share} & ${cell.delta}${gap}" if cell != Cell() else "-- & --"
+    known = cell.delta != UNKNOWN
+    return f"{cell.share} & ${cell.delta}${gap}" if known else f"-- & --{gap}"
 
 
 def _parts(found: list[Block], count: int) -> list[slice]:
@@ -151,6 +152,12 @@ def _caption(number: int) -> str:
         f"that of {reference_of(number)}, and mean difference to it in accuracy points. "
         f"The reference's accuracy stands in brackets; n = 1 are the single experts."
     )
+
+
+def _raised(found: list[Block]) -> str:
+    """What the caption must say of cells with a gap."""
+    gaps = any(cell.gap for block in found for line in block.lines for cell in line.cells)
+    return " Raised: how many subsets are there, of those planned." if gaps else ""
 
 
 def _escape(text: str) -> str:
