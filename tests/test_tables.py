@@ -13,7 +13,7 @@ import pytest
 import synthetic_results
 from wildmerge.errors import Refusal
 from wildmerge.reporting.layouts import to_latex
-from wildmerge.reporting.tables import Tables, aggregate, read_tables
+from wildmerge.reporting.tables import Tables, aggregate, compute_tables, read_tables
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,13 @@ def test_the_same_results_give_the_same_bytes_and_tables_keep_every_digit(result
     shares = rows(folder / "table1.csv")
     thirds = [float(cell["pct_subsets_above_reference"]) for cell in shares if cell["n"] == "1"]
     assert {share * 6 / 100 for share in thirds} <= set(range(7))  # exact, not to six digits
+
+
+def test_what_is_read_back_is_what_was_computed_to_the_last_digit(results):
+    computed = compute_tables(results, "demo", None, strict=False)
+    for name, frame in read_tables(results / "demo/tables")._asdict().items():
+        numbers = getattr(computed, name).select_dtypes("float")
+        assert frame[list(numbers)].equals(numbers.reset_index(drop=True)), name
 
 
 def small(results: Path, **changes) -> Path:
