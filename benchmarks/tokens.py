@@ -43,7 +43,7 @@ BENCHMARKS = (
     "truthfulqa_mc1 mmlu medmcqa leaderboard_gpqa leaderboard_bbh leaderboard_mmlu_pro"
 ).split()
 CONTEXT = 40960
-BUDGET = 64 * 2**30  # bytes beside the weights, of a GPU with 80 GB
+BUDGET = 64 * 2**30  # bytes for the tokens of a pass, of a GPU with 80 GB
 COLUMNS = ("task", "items", "requests", "naive", "hf", "prefix", "source")
 
 

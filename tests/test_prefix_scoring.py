@@ -16,16 +16,21 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     Gemma3TextConfig,
+    GPT2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
+    OPTConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
 from wildmerge.errors import Refusal
 from wildmerge.scoring.prefix.backend import PrefixLM, TokenCounts
-from wildmerge.scoring.prefix.memory import pass_bytes
+from wildmerge.scoring.prefix.memory import pass_costs
 from wildmerge.scoring.prefix.passes import ScoringPlan
 from wildmerge.scoring.prefix.request_tree import PassCosts, plan_passes
 from wildmerge.scoring.prefix.requests import TokenRequests, tokenise
@@ -34,6 +39,8 @@ from wildmerge.scoring.prefix.tree_attention import run_plan
 
 VOCABULARY = 97
 CONTEXT = 64
+ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SPREAD = {"initializer_range": 0.5, **ENDS}  # large weights: a wrong mask or position shows
 SMALL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -43,18 +50,27 @@ SMALL = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.5,  # large weights: a wrong mask or position shows
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
+    **SPREAD,
+}
+OTHER_NAMES = {"vocab_size": VOCABULARY, **SPREAD}
+FEW = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
 }
 CONFIGS = {
     "qwen3": Qwen3Config(**SMALL, tie_word_embeddings=False),
     "tied llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
     "gemma3": Gemma3TextConfig(**SMALL, sliding_window=8),
     "mistral": MistralConfig(**SMALL, sliding_window=8),
+    "gpt2": GPT2Config(**OTHER_NAMES, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT),
+    "opt": OPTConfig(**OTHER_NAMES, **FEW, ffn_dim=48, word_embed_proj_dim=32, init_std=0.5),
+    "bloom": BloomConfig(**OTHER_NAMES, hidden_size=32, n_layer=2, n_head=4),
+    "falcon": FalconConfig(**OTHER_NAMES, **FEW, ffn_hidden_size=48),
+    "mamba": MambaConfig(**OTHER_NAMES, hidden_size=32, num_hidden_layers=2, state_size=8),
 }
-PACKABLE = ["qwen3", "tied llama"]
+PACKABLE = ["qwen3", "tied llama", "gpt2", "opt", "falcon"]
 PASS_SIZES = [2, 7, 40, 4096]
 
 
@@ -137,7 +153,7 @@ def test_scores_are_those_of_the_hf_backend(name, tokenizer, texts):
     assert {greedy for _, greedy in scores} == {False, True}
 
 
-@pytest.mark.parametrize("name", PACKABLE)
+@pytest.mark.parametrize("name", ["qwen3", "tied llama", "opt"])
 @pytest.mark.parametrize("max_tokens", PASS_SIZES)
 def test_scores_do_not_depend_on_the_size_of_passes(name, max_tokens, tokenizer, texts):
     network = model(name)
@@ -275,17 +291,29 @@ def test_model_that_ignores_positions_is_found_by_trial(tokenizer):
     assert "trial" in PrefixLM(network, tokenizer=tokenizer).fallback_reason
 
 
-def test_budget_too_small_for_the_longest_request_is_refused(tokenizer, texts):
-    network = model("qwen3")
-    least = pass_bytes(network, CONTEXT, 1)
-    lm = PrefixLM(network, tokenizer=tokenizer, memory_budget=least)
+def test_smallest_budget_runs_token_by_token(tokenizer, texts):
+    network, asked = model("qwen3"), texts[::8]
+    assert pass_costs(network, CONTEXT, budget=0).max_tokens == 1
+    lm = PrefixLM(network, tokenizer=tokenizer, memory_budget=0)
     assert_same_scores(
-        lm.loglikelihood(instances(texts), disable_tqdm=True),
-        hf_scores(network, tokenizer, texts),
+        lm.loglikelihood(instances(asked), disable_tqdm=True),
+        hf_scores(network, tokenizer, asked),
     )
-    lm = PrefixLM(network, tokenizer=tokenizer, memory_budget=least - 1)
-    with pytest.raises(Refusal, match="memory budget"):
-        lm.loglikelihood(instances(texts), disable_tqdm=True)
+
+
+def test_passes_do_not_follow_the_memory_that_is_free(monkeypatch):
+    """How requests are packed decides how sums are rounded, so results must not depend on it."""
+    free = "wildmerge.scoring.prefix.memory.available_bytes"
+    found = []
+    for amount in (2**26, 2**30, 2**40):
+        monkeypatch.setattr(free, lambda amount=amount: amount)
+        found.append(pass_costs(model("qwen3"), CONTEXT))
+    assert found == [found[0]] * 3
+
+
+def test_request_that_no_memory_holds_is_refused():
+    with pytest.raises(Refusal, match="use a device with more memory"):
+        pass_costs(model("qwen3"), 10**12)
 
 
 @pytest.mark.parametrize("pair", [("w1", ""), ("w1", words(range(CONTEXT + 1)))])

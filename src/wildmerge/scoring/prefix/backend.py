@@ -18,10 +18,10 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from wildmerge.errors import Refusal
-from wildmerge.scoring.prefix.memory import default_budget, pass_costs
+from wildmerge.scoring.prefix.memory import pass_costs
 from wildmerge.scoring.prefix.packable import why_not_packable
 from wildmerge.scoring.prefix.passes import ScoringPlan
-from wildmerge.scoring.prefix.request_tree import plan_passes
+from wildmerge.scoring.prefix.request_tree import RequestTree, plan_passes
 from wildmerge.scoring.prefix.requests import (
     TokenRequests,
     digest_of_texts,
@@ -65,8 +65,8 @@ class PrefixLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     Args:
         pretrained: Model directory, hub id or a loaded model, as for `HFLM`.
-        memory_budget: Bytes that scoring may use beside the weights; None finds it from what is
-            free.
+        memory_budget: Bytes for the tokens of a pass, see `prefix.memory`; None takes the constant
+            of the kind of device.
         store: Folder in which tokenised requests and plans are kept for the next model; None keeps
             none.
         on_scored: Called with the number of requests that were completed since the last call;
@@ -130,27 +130,29 @@ class PrefixLM(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 f"a continuation of {requests.continuation_lengths.max()} tokens is longer than "
                 f"the model's context of {self.max_length} tokens; leave the document out"
             )
-        plan = self._plan(requests, key)
-        naive, grouped, truncated = plan.counts.tolist()
-        computed = grouped if self.fallback_reason else len(plan.tokens)
-        self.counts += TokenCounts(len(requests), truncated, naive, grouped, computed)
         if self.fallback_reason:
             return self._score_plainly(requests, quiet)
+        plan = self._plan(requests, key)
+        naive, grouped, truncated = plan.counts.tolist()
+        self.counts += TokenCounts(len(requests), truncated, naive, grouped, len(plan.tokens))
         with tqdm(total=len(requests), disable=quiet or self.on_scored is not None) as bar:
             return run_plan(self.model, plan, self.on_scored or bar.update)
 
     def _plan(self, requests: TokenRequests, key: Any) -> ScoringPlan:
-        """Return the passes that score these requests within the memory budget."""
+        """Return the passes that score these requests."""
         longest = min(requests.longest() - 1, self.max_length)
-        budget = self._budget or default_budget(self.device)
-        costs = pass_costs(self.model, longest, budget)
+        costs = pass_costs(self.model, longest, self._budget)
         made_from = key and [key, self.max_length, asdict(costs)]
         return self._store.get(
             ScoringPlan, made_from, lambda: plan_passes(requests, self.max_length, costs)
         )
 
     def _score_plainly(self, requests: TokenRequests, quiet: bool) -> list[Score]:
-        """Score by lm-eval's own method."""
+        """Score by lm-eval's own method, which runs equal inputs once."""
+        tree = RequestTree(requests, self.max_length)
+        grouped = int(tree.lengths.sum())
+        counts = TokenCounts(len(requests), tree.truncated, tree.naive_tokens, grouped, grouped)
+        self.counts += counts
         pairs = [(None, context, continuation) for context, continuation in requests.pairs()]
         scores: list[Score] = super()._loglikelihood_tokens(
             pairs, disable_tqdm=quiet or self.on_scored is not None

@@ -25,6 +25,9 @@ from wildmerge.storage.files import write_atomically
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+VERSION = 2
+"""Raise it when other tokens or passes are made from the same requests."""
+
 Arrays = TypeVar("Arrays", bound="DataclassInstance")
 
 
@@ -49,7 +52,7 @@ class ArrayStore:
         """
         if self._folder is None or made_from is None:
             return make()
-        text = json.dumps([kind.__name__, made_from], sort_keys=True)
+        text = json.dumps([VERSION, kind.__name__, made_from], sort_keys=True)
         path = (
             self._folder / f"{kind.__name__}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
         )
