@@ -1,56 +1,110 @@
-"""What a result file holds: score, error, chance, settings, versions and every item's correctness."""
+"""Result files: every metric of one benchmark of one model, and all that decided it.
+
+Schema 2. A file stands at `evals/<model>/<task>-<evaluation>.json` below its root, and names both again:
+what is read is compared with what was asked for.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from wildmerge.errors import Refusal
+from wildmerge.scoring.answers import Answers
+from wildmerge.storage.files import read_json
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import EvaluationSettings
 
 Result = dict[str, Any]
 
+SCHEMA = 2
 HASH_DIGITS = 16
 """Of lm-eval's 64 a document: a study has thousands of results of tens of thousands of items."""
 
 
-def tokens_of(lm: Any) -> dict[str, int]:
-    """Return what the `prefix` backend has counted so far: tokens, requests, truncated requests."""
-    return asdict(lm.counts) if hasattr(lm, "counts") else {}
+def result_of(
+    answers: Answers,
+    evaluation: Evaluation,
+    *,
+    model: str,
+    settings: EvaluationSettings,
+    documents: str,
+    raw: Mapping[str, Any],
+) -> Result:
+    """Return what a result file holds, apart from how the scores were computed.
 
-
-def result_of(raw: Any, evaluation: Evaluation, settings: EvaluationSettings) -> Result:
-    """Reduce lm-eval's output to what a result file holds."""
+    Args:
+        answers: the model's.
+        evaluation: what was asked.
+        model: the model's recipe id, or the identity of its folder.
+        settings: how it was asked.
+        documents: digest of items, choices and answers in the order asked.
+        raw: lm-eval's output.
+    """
     benchmark = evaluation.benchmark
-    samples = [s for task in sorted(raw["samples"]) for s in raw["samples"][task]]
-    correct = [float(sample[benchmark.metric]) for sample in samples]
-    count = len(correct)
-    share = sum(correct) / count
-    scores = {**raw["results"], **raw.get("groups", {})}.get(benchmark.task, {})
     return {
-        "schema": 1,
-        "task": benchmark.task,
+        "schema": SCHEMA,
+        "model": model,
         "evaluation_id": evaluation.id,
-        "metric": benchmark.metric,
-        # a tag, which is a list of tasks, has no score of its own: that of all items
-        "score": float(scores.get(f"{benchmark.metric},none", share)),
-        "stderr": (share * (1 - share) / max(count - 1, 1)) ** 0.5,
-        "n": count,
-        "chance": sum(1 / len(sample["filtered_resps"]) for sample in samples) / count,
+        "task": benchmark.task,
+        "n": len(answers.doc_hashes),
+        "chance": answers.chance,
+        "metrics": {metric: _summary(values) for metric, values in answers.values.items()},
+        "items": {"doc_hash": [digest[:HASH_DIGITS] for digest in answers.doc_hashes]},
+        "documents": documents,
+        "remarks": answers.remarks,
         "settings": {
             "num_fewshot": raw["n-shot"].get(benchmark.task),
             "limit": benchmark.limit,
             **settings.model_dump(),
         },
         "versions": {
-            "lm_eval": metadata.version("lm_eval"),
+            **{name: metadata.version(name) for name in ("lm_eval", "transformers", "torch")},
             "task": raw["versions"].get(benchmark.task),
-            "transformers": metadata.version("transformers"),
-            "torch": metadata.version("torch"),
-        },
-        "items": {
-            "doc_hash": [sample["doc_hash"][:HASH_DIGITS] for sample in samples],
-            "correct": [int(value) for value in correct],
         },
     }
+
+
+def read_result(path: Path, model: str, evaluation: Evaluation) -> Result:
+    """Read a result file.
+
+    Raises:
+        Refusal: it is of another version, model or benchmark, or lacks the metric that is asked for.
+    """
+    again = "delete it and run again"
+    content = read_json(path, missing="run again", broken=again)
+    if content.get("schema") != SCHEMA:
+        raise Refusal(f"{path}: written by another version of wildmerge; {again}")
+    benchmark = evaluation.benchmark
+    wanted = {"model": model, "evaluation_id": evaluation.id, "task": benchmark.task}
+    for key, value in wanted.items():
+        if content.get(key) != value:
+            raise Refusal(f"{path}: its {key} is {content.get(key)}, not {value}; {again}")
+    if benchmark.metric not in content["metrics"]:
+        raise Refusal(f"{path}: has no {benchmark.metric}; {again}")
+    return content
+
+
+def score_of(result: Result, metric: str) -> Result:
+    """Return a result as one metric shows it: score, standard error and each item's value on top."""
+    kept = ("schema", "model", "evaluation_id", "task", "n", "chance", "remarks", "settings")
+    values = result["metrics"][metric]
+    return {
+        **{key: result[key] for key in kept},
+        "metric": metric,
+        "score": values["score"],
+        "stderr": values["stderr"],
+        "items": {**result["items"], "correct": values["values"]},
+    }
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+    """Return mean, standard error of the mean (0 of one item) and values."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    stderr = math.sqrt(squares / max(count - 1, 1) / count)
+    return {"score": mean, "stderr": stderr, "values": values}

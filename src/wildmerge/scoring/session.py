@@ -11,22 +11,19 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wildmerge.errors import Refusal
-from wildmerge.scoring.result import Result, result_of, tokens_of
+from wildmerge.scoring.answers import read_answers
+from wildmerge.scoring.backends import Backend
+from wildmerge.scoring.result import Result, result_of
 from wildmerge.storage.files import write_json
-from wildmerge.storage.folders import Scratch
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark, EvaluationSettings
 from wildmerge.tasks.checks import check_benchmark
 from wildmerge.tasks.digests import LockedTask
 from wildmerge.tasks.loading import SEEDS, Loader
-
-if TYPE_CHECKING:
-    from wildmerge.scoring.vllm.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +42,7 @@ class Session:
         batch_size: of the `hf` backend.
 
     Attributes:
-        requests: number of requests of each benchmark that was built so far, by its name.
+        requests: number of requests of each benchmark that was built so far, by evaluation id.
         documents: digest of all that each checked benchmark asks.
     """
 
@@ -62,16 +59,13 @@ class Session:
         batch_size: int = 16,
     ) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._scratch = Scratch("wildmerge-engine-")
         self._loader = Loader(tasks, tasks_dir, task_data, locked)
         _quiet()
-        self._built: set[tuple[str, str | None]] = set()
+        self._backend = Backend(settings, device, store, batch_size)
+        self._built: dict[str, str | None] = {}
         self.requests: dict[str, int] = {}
         self.documents: dict[Benchmark, str] = {}
         self.settings = settings
-        self.store = store
-        self.device = device
-        self.batch_size = batch_size
 
     def check(self, benchmarks: Iterable[Benchmark]) -> None:
         """Load tasks and their data, before any model; raises Refusal where one cannot be scored."""
@@ -82,8 +76,10 @@ class Session:
 
     def score(
         self,
-        model: Path,
-        files: Mapping[Path, Evaluation],
+        folder: Path,
+        name: str,
+        evaluations: Iterable[Evaluation],
+        results: Path,
         *,
         on_built: Callable[[dict[str, int]], None] | None = None,
         on_scored: Callable[[int], None] | None = None,
@@ -91,85 +87,83 @@ class Session:
         """Score one model folder on every benchmark whose result file does not exist yet.
 
         Args:
-            model: the folder.
-            files: the result file to write of each evaluation.
+            folder: the model.
+            name: what its results are stored under: its recipe id, or the identity of its folder.
+            evaluations: what to score it on; several metrics of one task are one evaluation.
+            results: root of all results.
             on_built: called with `requests` before the first of them is scored.
             on_scored: called with the number of requests scored since the last call.
         """
+        files = {each.path(results, name): each for each in evaluations}
         missing = {path: each for path, each in files.items() if not path.exists()}
         if not missing:
             return
         self.check([each.benchmark for each in missing.values()])
-        lm = self._load(model)
+        lm = self._backend.load(folder)
         for evaluation in missing.values():
             self._build(lm, evaluation)
         if on_built:
             on_built(self.requests)
         for path, evaluation in missing.items():
-            write_json(path, self._run(lm, evaluation, on_scored or (lambda count: None)))
-
-    def _load(self, model: Path) -> Any:
-        if not any(model.glob("tokenizer*")):
-            raise Refusal(f"{model}: no tokenizer files; copy those of the base into it")
-        options: dict[str, Any] = {
-            "dtype": self.settings.dtype,
-            "device": self.device,
-            "batch_size": self.batch_size,
-            "trust_remote_code": False,
-        }
-        if self.settings.backend == "vllm":
-            return self._engine.load(model)
-        if self.settings.backend == "hf":
-            from lm_eval.models.huggingface import HFLM
-
-            return HFLM(str(model), **options)
-        from wildmerge.scoring.prefix.backend import PrefixLM
-
-        return PrefixLM(str(model), store=self.store, **options)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        from wildmerge.scoring.vllm.engine import Engine
-
-        return Engine(self.settings.dtype, self.device, self._scratch.path)
+            write_json(path, self._run(lm, name, evaluation, on_scored or (lambda count: None)))
 
     def _build(self, lm: Any, evaluation: Evaluation) -> None:
         """Build a benchmark's requests, once for all models that share a chat template."""
         from wildmerge.scoring.instances import prepare
 
-        name, template = evaluation.benchmark.name, self._chat_template(lm)
-        if (name, template) in self._built:
+        template = str(lm.tokenizer.chat_template) if self.settings.chat_template else None
+        if self._built.get(evaluation.id, "") == template:
             return
         chat = {"apply_chat_template": False, "fewshot_as_multiturn": False}
         if template is not None:
             chat = dict.fromkeys(chat, True) | {"chat_template": lm.apply_chat_template}
-        self.requests[name] = 0
+        self.requests[evaluation.id] = 0
         for task in self._loader.load(evaluation.benchmark)["tasks"].values():
             task.set_fewshot_seed(seed=SEEDS["fewshot"])
             with redirect_stderr(io.StringIO()):
-                self.requests[name] += prepare(task, evaluation.benchmark.limit, chat)
-        self._built = {(other, t) for other, t in self._built if other != name} | {(name, template)}
+                count = prepare(task, evaluation.benchmark.limit, chat)
+            self.requests[evaluation.id] += count
+        self._built[evaluation.id] = template
 
-    def _chat_template(self, lm: Any) -> str | None:
-        """Return the template that requests are built with; None when they are plain text."""
-        return str(lm.tokenizer.chat_template) if self.settings.chat_template else None
+    def _run(
+        self, lm: Any, name: str, evaluation: Evaluation, on_scored: Callable[[int], None]
+    ) -> Result:
+        """Score one benchmark and return what its result file holds."""
+        before = _tokens(lm)
+        raw = self._evaluate(lm, evaluation, on_scored)
+        benchmark, tasks = evaluation.benchmark, self._loader.load(evaluation.benchmark)["tasks"]
+        result = result_of(
+            read_answers(raw, benchmark, tasks),
+            evaluation,
+            model=name,
+            settings=self.settings,
+            documents=self.documents[benchmark],
+            raw=raw,
+        )
+        fallback = getattr(lm, "fallback_reason", None)
+        result["scored_by"] = {"backend": self.settings.backend, "fallback": fallback}
+        result["tokens"] = {key: value - before[key] for key, value in _tokens(lm).items()}
+        _warn(benchmark, result)
+        return result
 
-    def _run(self, lm: Any, evaluation: Evaluation, on_scored: Callable[[int], None]) -> Result:
+    def _evaluate(
+        self, lm: Any, evaluation: Evaluation, on_scored: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Return lm-eval's output for one benchmark."""
         # evaluate(), not simple_evaluate(): the latter runs `pip list` for every result
         from lm_eval.evaluator import evaluate
 
         from wildmerge.scoring.instances import forget_answers
 
-        tasks = self._loader.load(evaluation.benchmark)
-        for task in tasks["tasks"].values():
+        loaded = self._loader.load(evaluation.benchmark)
+        for task in loaded["tasks"].values():
             forget_answers(task)
-        before = tokens_of(lm)
         if counts_itself := hasattr(lm, "on_scored"):
             lm.on_scored = on_scored
         with redirect_stderr(io.StringIO()):  # its progress bars; ours counts all benchmarks
-            raw = evaluate(
+            raw: dict[str, Any] = evaluate(
                 lm=lm,
-                task_dict=tasks,
+                task_dict=loaded,
                 limit=evaluation.benchmark.limit,
                 apply_chat_template=self.settings.chat_template,
                 fewshot_as_multiturn=self.settings.chat_template,
@@ -177,17 +171,28 @@ class Session:
                 bootstrap_iters=0,
             )
         if not counts_itself:
-            on_scored(self.requests[evaluation.benchmark.name])
-        spent = {key: value - before[key] for key, value in tokens_of(lm).items()}
-        if spent.get("truncated"):
-            logger.warning(
-                "%s: %d of %d requests are longer than the model's context; as in lm-eval, their "
-                "beginning is cut off",
-                evaluation.benchmark.name,
-                spent["truncated"],
-                spent["requests"],
-            )
-        return result_of(raw, evaluation, self.settings) | ({"tokens": spent} if spent else {})
+            on_scored(self.requests[evaluation.id])
+        return raw
+
+
+def _tokens(lm: Any) -> dict[str, int]:
+    """Return what the `prefix` backend has counted so far: tokens, requests, truncated requests."""
+    return asdict(lm.counts) if hasattr(lm, "counts") else {}
+
+
+def _warn(benchmark: Benchmark, result: Result) -> None:
+    """Say what a reader of the score should know."""
+    tokens = result["tokens"]
+    if tokens.get("truncated"):
+        logger.warning(
+            "%s: %d of %d requests are longer than the model's context; as in lm-eval, their "
+            "beginning is cut off",
+            benchmark.name,
+            tokens["truncated"],
+            tokens["requests"],
+        )
+    for remark in result["remarks"]:
+        logger.warning("%s: %s; is the model whole?", benchmark.name, remark)
 
 
 def _quiet() -> None:
