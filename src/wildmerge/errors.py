@@ -12,10 +12,17 @@ class Refusal(Exception):
     """Bad input, explained in one line: what, where, and the remedy."""
 
 
+SHOWN = 30
+"""So many known names are listed when a name is unknown; lm-eval alone knows 14,000 tasks."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is not a known `kind`, with the nearest known name or the whole list."""
+    """Say that `name` is not a known `kind`, with the nearest known name or a list of them."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # so close that it is a typing error: `dare_ties` is no `ties`
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     if close:
         return f"unknown {kind} '{name}'; did you mean '{close[0]}'?"
-    return f"unknown {kind} '{name}'; known: {', '.join(known) if known else 'none'}"
+    listed = ", ".join(known[:SHOWN]) if known else "none"
+    more = f" and {len(known) - SHOWN:,} more" if len(known) > SHOWN else ""
+    return f"unknown {kind} '{name}'; known: {listed}{more}"

@@ -27,6 +27,8 @@ def read_yaml(path: str | Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise Refusal(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, a date that is none, endless nesting
+        raise Refusal(f"{path}: not valid YAML: {error}") from None
 
 
 def parse(model: type[AnyModel], value: Any, where: str) -> AnyModel:

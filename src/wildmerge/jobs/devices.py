@@ -31,8 +31,10 @@ def choose(name: str) -> str:
             waits for one where all are taken.
 
     Raises:
-        Refusal: a GPU is asked for and torch sees none.
+        Refusal: no such name; a GPU is asked for and torch does not see it.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise Refusal(f"--device {name}: no such device; give cpu, cuda, cuda:0, ... or auto")
     if name == "auto":
         shared = visible()
         if shared:  # also in a SLURM job, in which two studies may run
@@ -44,8 +46,10 @@ def choose(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if name != "cpu" and not torch.cuda.is_available():
         raise Refusal(f"--device {name}: torch sees no GPU here; choose cpu")
+    if int(name.partition(":")[2] or 0) >= max(1, torch.cuda.device_count()):
+        raise Refusal(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs, from cuda:0 on")
     return name
 
 
