@@ -55,6 +55,8 @@ def test_a_mistyped_command_gets_a_suggestion(capsys):
         (["merge", "r.yaml"], "--out"),
         (["plan", "s.yaml", "--slotz", "2"], "--slots"),
         (["methods", "ties"], "ties"),
+        (["merge", "", "--out", "m"], "variable"),
+        (["plan", "\udcff.yaml"], "UTF-8"),
     ],
 )
 def test_wrong_usage_is_one_line_that_names_the_option(arguments, words, capsys):
@@ -69,7 +71,7 @@ def test_wrong_usage_is_one_line_that_names_the_option(arguments, words, capsys)
         ("plan s.yaml", "--share", "1.5"),
         ("plan s.yaml", "--share", "half"),
         ("plan s.yaml", "--share", "nan"),
-        ("plan s.yaml", "--slots", ""),
+        ("plan s.yaml", "--slots", "many"),
         ("run s.yaml --job j", "--threads", "-1"),
         ("evaluate m --tasks t --out o", "--num-fewshot", "1.5"),
     ],

@@ -17,10 +17,23 @@ from wildmerge.errors import Refusal, unknown
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML and refuses a key that stands twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"the key {key.value} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> Any:
     """Read one YAML document; raises Refusal for a missing file or broken YAML."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise Refusal(f"{path}: {error.strerror}; give the path of a YAML file") from None
     except yaml.YAMLError as error:
@@ -34,7 +47,8 @@ def read_yaml(path: str | Path) -> Any:
 def parse(model: type[AnyModel], value: Any, where: str) -> AnyModel:
     """Validate `value`; raises Refusal with the first problem as `where: key: what to do`."""
     if not isinstance(value, dict):
-        raise Refusal(f"{where}: expected keys and values, found {type(value).__name__}")
+        found = "nothing" if value is None else type(value).__name__
+        raise Refusal(f"{where}: expected keys and values, found {found}")
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -91,6 +91,9 @@ def _start(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, or raises SystemExit with 2 on wrong usage."""
     signal.signal(signal.SIGTERM, _terminate)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for argument in arguments:
+        _check_text(argument)
     command = typer.main.get_command(app)
     try:
         return command.main(arguments, prog_name="wildmerge", standalone_mode=False) or 0
@@ -117,6 +120,20 @@ def run() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _check_text(argument: str) -> None:
+    """Leave with 2 for an argument that is empty, which would name the current folder, or no text."""
+    if not argument.strip():
+        print(
+            "wildmerge: an argument is empty; is a variable of the shell not set?", file=sys.stderr
+        )
+        sys.exit(2)
+    try:
+        argument.encode()
+    except UnicodeEncodeError:  # YAML, JSON and CSV cannot hold such a name
+        print(f"wildmerge: {one_line(argument)}: not valid UTF-8; rename it", file=sys.stderr)
+        sys.exit(2)
 
 
 def _fail(message: str, code: int) -> NoReturn:

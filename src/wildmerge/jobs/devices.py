@@ -49,7 +49,9 @@ def choose(name: str) -> str:
     if name != "cpu" and not torch.cuda.is_available():
         raise Refusal(f"--device {name}: torch sees no GPU here; choose cpu")
     if int(name.partition(":")[2] or 0) >= max(1, torch.cuda.device_count()):
-        raise Refusal(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs, from cuda:0 on")
+        raise Refusal(
+            f"--device {name}: torch sees {torch.cuda.device_count()} GPUs, from cuda:0 on"
+        )
     return name
 
 

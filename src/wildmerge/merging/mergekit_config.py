@@ -51,7 +51,7 @@ def to_recipe(content: Content, where: str) -> Recipe:
     Raises:
         Refusal: one line that names the key that is not supported or not valid.
     """
-    method = content["merge_method"]
+    method = str(content["merge_method"])
     if method not in METHODS:
         raise Refusal(
             f"{where}: merge_method: '{method}' is not supported; known: {', '.join(METHODS)}"
@@ -64,7 +64,10 @@ def to_recipe(content: Content, where: str) -> Recipe:
     _refuse_others(shared, whole, where, "parameters.")
     base = _reference(content.get("base_model"), where, "base_model")
     experts, given = [], []
-    for index, entry in enumerate(content.get("models") or ()):
+    models = content.get("models") or []
+    if not isinstance(models, list):
+        raise Refusal(f"{where}: models: expected a list, found {models!r}")
+    for index, entry in enumerate(models):
         place = f"models[{index}]"
         if not isinstance(entry, Mapping):
             raise Refusal(f"{where}: {place}: expected keys and values, found {entry!r}")
@@ -78,7 +81,7 @@ def to_recipe(content: Content, where: str) -> Recipe:
         given.append({**shared, **own})
     parameters = _parameters(method, shared, given, where)
     dtype = content.get("out_dtype") or content.get("dtype")
-    if dtype not in {None, "float32", "bfloat16", "float16"}:
+    if dtype not in (None, "float32", "bfloat16", "float16"):  # may be a list, which has no hash
         raise Refusal(f"{where}: dtype: {dtype!r}; choose float32, bfloat16 or float16")
     return Recipe(
         base=base, experts=tuple(experts), method=method, parameters=parameters, dtype=dtype
