@@ -1,12 +1,15 @@
 """`wildmerge evaluate` loses no result to a kill, and answers bad input with one line."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from mini_study import make_task
 from wildmerge.cli.main import main
@@ -123,3 +126,59 @@ def test_requests_longer_than_the_context_are_cut_and_counted(tiny, tmp_path, mo
     result = json.loads((tmp_path / "out/mini_one.json").read_text())
     assert result["tokens"]["truncated"] == result["tokens"]["requests"] == 16
     assert "mini_one: 16 of 16 requests are longer than the model's context" in caplog.text
+
+
+def test_an_adapter_is_scored_as_the_model_that_it_makes_of_its_base(tiny, tmp_path, monkeypatch):
+    """The same scores as of the model that PEFT makes of both, which is gone afterwards."""
+    make_task(tmp_path, "mini_one")
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tiny.base, dtype="float32")
+    config = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    adapted = get_peft_model(model, config)
+    adapted.save_pretrained("adapter")
+    adapted.merge_and_unload().save_pretrained("whole")
+    for path in tiny.base.glob("tokenizer*"):
+        shutil.copy(path, "whole")
+    options = ["--tasks", "mini_one", "--tasks-dir", "tasks", "--device", "cpu"]
+    for name in ("adapter", "whole"):
+        assert main(evaluate(name, f"scores-{name}", *options)) == 0
+    one, two = (
+        json.loads((tmp_path / f"scores-{name}/mini_one.json").read_text())
+        for name in ("adapter", "whole")
+    )
+    assert one["score"] == two["score"]
+    assert not list((tmp_path / "scores-adapter").glob(".model-*"))
+
+
+def test_an_adapter_whose_base_is_not_here_is_refused(tiny, tmp_path, monkeypatch, capsys):
+    make_task(tmp_path, "mini_one")
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tiny.base)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained("adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "org/base"
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    options = evaluate("adapter", "out", "--tasks", "mini_one", "--tasks-dir", "tasks")
+    assert "an adapter of org/base, which is not here; give --base" in refusal_of(capsys, *options)
+    assert main([*options, "--base", str(tiny.base)]) == 0
+
+
+def test_a_hub_model_that_was_not_fetched_is_refused(refuse):
+    assert "run `wildmerge fetch org/model`" in refuse("--tasks", "mini_one", model="org/model")
+
+
+def test_the_chat_template_is_put_around_prompts(tiny, tmp_path, monkeypatch):
+    make_task(tmp_path, "mini_one")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.base, "chatty")
+    (tmp_path / "chatty/chat_template.jinja").write_text(
+        "{% for m in messages %}ask {{ m['content'] }} answer {% endfor %}"
+    )
+    options = ["--tasks", "mini_one", "--tasks-dir", "tasks", "--device", "cpu"]
+    assert main(evaluate("chatty", "plain", *options)) == 0
+    assert main(evaluate("chatty", "chat", *options, "--chat-template")) == 0
+    plain, chat = (
+        json.loads((tmp_path / n / "mini_one.json").read_text()) for n in ("plain", "chat")
+    )
+    assert chat["settings"]["chat_template"] and not plain["settings"]["chat_template"]
+    assert chat["tokens"]["naive"] > plain["tokens"]["naive"]

@@ -81,7 +81,9 @@ def merge(
     epilog="$ wildmerge evaluate merged/ --tasks arc_easy,piqa --limit 100 --out scores/",
 )
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model or adapter: a folder or hub id.")
+    ],
     *,
     tasks: Annotated[str, typer.Option(metavar="NAME,...", help="Tasks of lm-eval or your own.")],
     out: Annotated[Path, typer.Option(help="Folder of the result files.")],
@@ -102,28 +104,38 @@ def evaluate(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="What the model computes in."),
     ] = "auto",
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Put prompts into the model's chat template.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="Of an adapter.", show_default="what the adapter names")
+    ] = None,
 ) -> None:
-    """Score a model folder on benchmarks."""
+    """Score a model on benchmarks; an adapter is scored as the model that it makes of its base."""
+    from wildmerge.checkpoints.opening import open_weights
+    from wildmerge.hub.references import folder_of
     from wildmerge.jobs.devices import choose
+    from wildmerge.merging.whole_model import whole_model
     from wildmerge.scoring.progress import RequestsBar
     from wildmerge.scoring.session import Session
     from wildmerge.study.evaluation import Evaluation
     from wildmerge.study.file import Benchmark, EvaluationSettings
     from wildmerge.validation import parse
 
-    settings = parse(EvaluationSettings, {"backend": backend, "dtype": dtype}, "options")
+    options = {"backend": backend, "dtype": dtype, "chat_template": chat_template}
+    settings = parse(EvaluationSettings, options, "options")
     shared = {"metric": metric, "num_fewshot": num_fewshot, "limit": limit}
     chosen = names(tasks) or []
     benchmarks = [parse(Benchmark, {"task": task, **shared}, "options") for task in chosen]
-    if not (model / "config.json").exists():
-        raise Refusal(f"{model}: no model folder (config.json is missing)")
+    open_weights(folder_of(model))  # a wrong path is refused at once
     session = Session(
         chosen, settings, tasks_dir=tasks_dir, task_data=task_data, device=choose(device)
     )
+    session.check(benchmarks)  # before a model is made of an adapter
     files = {out / f"{b.task}.json": Evaluation(b, "") for b in benchmarks}
     missing = [e.benchmark for file, e in files.items() if not file.exists()]
-    with RequestsBar(model.name, missing) as bar:
-        session.score(model, files, on_built=bar.expect, on_scored=bar.update)
+    with whole_model(model, base, out) as folder, RequestsBar(folder.name, missing) as bar:
+        session.score(folder, files, on_built=bar.expect, on_scored=bar.update)
     for file in files:
         result = json.loads(file.read_text())
         print(
