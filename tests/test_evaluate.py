@@ -12,6 +12,7 @@ from mini_study import make_task
 from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
 from wildmerge.scoring.progress import RequestsBar
+from wildmerge.scoring.result import read_result
 from wildmerge.scoring.session import Session
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark, EvaluationSettings
@@ -34,9 +35,9 @@ def score(folder, tasks_dir, out, benchmarks, *, session=None, backend="hf"):
         EvaluationSettings(backend=backend, dtype="float32"),
         tasks_dir=str(tasks_dir),
     )
-    files = {out / f"{b.task}.json": Evaluation(b, "id") for b in benchmarks}
-    session.score(folder, files)
-    return {e.benchmark.task: json.loads(file.read_text()) for file, e in files.items()}
+    evaluations = [Evaluation(b, b.name) for b in benchmarks]
+    session.score(folder, "model", evaluations, out)
+    return {e.benchmark.name: read_result(e.path(out, "model"), "model", e) for e in evaluations}
 
 
 @pytest.mark.parametrize("backend", ["hf", "prefix"])
@@ -52,9 +53,11 @@ def test_scores_are_those_of_lm_eval(tiny_qwen3, tasks, tmp_path, backend, fewsh
         task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=0,
     )
-    assert ours["score"] == theirs["results"]["mini_one"]["acc_norm,none"]
     samples = theirs["samples"]["mini_one"]
-    assert ours["items"]["correct"] == [int(s["acc_norm"]) for s in samples]
+    for metric in ("acc", "acc_norm"):  # another metric of the same answers costs nothing
+        found = ours["metrics"][metric]
+        assert found["score"] == theirs["results"]["mini_one"][f"{metric},none"]
+        assert found["values"] == [int(s[metric]) for s in samples]
     assert ours["items"]["doc_hash"] == [s["doc_hash"][:16] for s in samples]
     assert (ours["n"], ours["chance"]) == (20, 0.25)
     assert ours["settings"]["num_fewshot"] == (fewshot or 0)
@@ -72,15 +75,17 @@ def test_every_model_of_a_process_sees_the_same_examples(tiny, tasks, tmp_path):
         score(folder, tasks, tmp_path / str(i), [benchmark], session=session)
         for i, folder in enumerate(folders)
     )
-    assert first["mini_one"]["items"] == again["mini_one"]["items"]
+    assert first["mini_one"]["metrics"] == again["mini_one"]["metrics"]
+    assert first["mini_one"]["documents"] == again["mini_one"]["documents"]
 
 
 def test_an_existing_result_is_left_alone(tiny, tasks, tmp_path):
     one, two = Benchmark(task="mini_one"), Benchmark(task="mini_two")
     score(tiny.base, tasks, tmp_path / "out", [one])
-    before = (tmp_path / "out/mini_one.json").stat().st_mtime_ns
+    (file,) = tmp_path.glob("out/evals/*/mini_one*")
+    before = file.stat().st_mtime_ns
     score(tiny.base, tasks, tmp_path / "out", [one, two])
-    assert (tmp_path / "out/mini_one.json").stat().st_mtime_ns == before
+    assert file.stat().st_mtime_ns == before
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_is(tiny, tasks, tmp_path):
@@ -96,9 +101,11 @@ def test_requests_are_counted_over_all_benchmarks(tiny, tasks, tmp_path):
         session = Session(
             ["mini_one", "mini_two"], EvaluationSettings(backend=backend), tasks_dir=str(tasks)
         )
-        files = {tmp_path / backend / b.task: Evaluation(b, "id") for b in benchmarks}
-        with RequestsBar("tiny", benchmarks * 2, disable=False) as bar:
-            session.score(tiny.base, files, on_built=bar.expect, on_scored=bar.update)
+        asked = [Evaluation(b, b.name) for b in benchmarks]
+        progress = {"results": tmp_path / backend, "on_built": None, "on_scored": None}
+        with RequestsBar("tiny", asked * 2, disable=False) as bar:
+            progress |= {"on_built": bar.expect, "on_scored": bar.update}
+            session.score(tiny.base, "tiny", asked, **progress)
             assert session.requests == {"mini_one": 24 * 4, "mini_two": 10 * 4}
             assert (bar.n, bar.total) == (34 * 4, 2 * 34 * 4)
 
@@ -137,9 +144,14 @@ def test_models_with_other_chat_templates_are_asked_by_their_own(tiny, tasks, tm
         shutil.copytree(tiny.base, tmp_path / name)
         template = opening + "{% for message in messages %}{{ message.content }}{% endfor %}"
         (tmp_path / name / "chat_template.jinja").write_text(template)
-        evaluation, file = Evaluation(Benchmark(task="mini_one"), "id"), tmp_path / f"{name}.json"
-        session.score(tmp_path / name, {file: evaluation})
-        tokens.append(json.loads(file.read_text())["tokens"]["naive"])
+        result = score(
+            tmp_path / name,
+            tasks,
+            tmp_path / f"of-{name}",
+            [Benchmark(task="mini_one")],
+            session=session,
+        )
+        tokens.append(result["mini_one"]["tokens"]["naive"])
     assert tokens == [tokens[0], tokens[0] + 5 * 24 * 4, tokens[0]]
 
 
@@ -180,12 +192,8 @@ def test_a_stock_task_runs_on_local_data(tiny, tmp_path):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "data/arc_easy/test.jsonl").write_text(text)
     session = Session(["arc_easy"], EvaluationSettings(), task_data=str(tmp_path / "data"))
-    evaluation, file = (
-        Evaluation(Benchmark(task="arc_easy", metric="acc_norm"), "id"),
-        tmp_path / "r.json",
-    )
-    session.score(tiny.base, {file: evaluation})
-    result = json.loads((tmp_path / "r.json").read_text())
+    benchmark = Benchmark(task="arc_easy", metric="acc_norm")
+    result = score(tiny.base, None, tmp_path / "out", [benchmark], session=session)["arc_easy"]
     assert result["n"] == 6
     assert result["chance"] == pytest.approx(1 / 3)
 
@@ -210,8 +218,8 @@ def test_groups_and_tags_are_scored_over_all_items(tiny, tmp_path, name):
         folder.mkdir()
         (folder / file).write_text((json.dumps(row) + "\n") * count)
     session = Session([name], EvaluationSettings(), task_data=str(tmp_path))
-    evaluation, file = Evaluation(Benchmark(task=name, metric=metric), "id"), tmp_path / "r.json"
-    session.score(tiny.base, {file: evaluation})
-    result = json.loads(file.read_text())
-    assert result["n"] == len(result["items"]["correct"]) == sum(range(3, 3 + len(members)))
-    assert result["score"] == pytest.approx(sum(result["items"]["correct"]) / result["n"])
+    benchmark = Benchmark(task=name, metric=metric)
+    result = score(tiny.base, None, tmp_path / "out", [benchmark], session=session)[name]
+    found = result["metrics"][metric]
+    assert result["n"] == len(found["values"]) == sum(range(3, 3 + len(members)))
+    assert found["score"] == pytest.approx(sum(found["values"]) / result["n"])

@@ -31,25 +31,48 @@ def test_a_kill_during_the_fourth_of_six_benchmarks_costs_that_one(tiny, tmp_pat
 
     command = [sys.executable, "-m", "wildmerge.cli", *options("killed")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "killed/mini_3.json").exists():
+    while not [*tmp_path.glob("killed/evals/*/mini_3-*")]:
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*.json")}
-    assert sorted(done) == ["mini_1.json", "mini_2.json", "mini_3.json"]
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/evals/*/*.json")}
+    assert sorted(path.name.partition("-")[0] for path in done) == ["mini_1", "mini_2", "mini_3"]
 
     monkeypatch.chdir(tmp_path)
     for out in ("killed", "undisturbed"):
         assert main(options(out)) == 0
-    again = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in done}
+    again = {path: path.stat().st_mtime_ns for path in done}
     assert again == done  # computed once
     files = {
-        out: {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        out: {path.name: path.read_bytes() for path in (tmp_path / out).glob("*.json")}
         for out in ("killed", "undisturbed")
     }
     assert sorted(files["killed"]) == [f"{name}.json" for name in NAMES]
     assert files["killed"] == files["undisturbed"]
+
+
+def test_scores_are_of_the_model_and_the_settings_that_were_named(tiny, tmp_path, monkeypatch):
+    """One folder for all: no score of another model, number of items, examples or metric comes back."""
+    make_task(tmp_path, "mini_one", items=40)
+    monkeypatch.chdir(tmp_path)
+    shared = ["--tasks", "mini_one", "--tasks-dir", "tasks"]
+    runs = [
+        (tiny.base, []),
+        (tiny.experts[0], []),
+        (tiny.base, ["--limit", "10"]),
+        (tiny.base, ["--num-fewshot", "2"]),
+        (tiny.base, ["--metric", "acc_norm"]),
+        (tiny.base, ["--backend", "hf"]),
+        (tiny.base, []),
+    ]
+    for number, (model, options) in enumerate(runs):
+        for out in ("one", f"own-{number}"):
+            assert main(evaluate(model, out, *shared, *options)) == 0
+        mine, shared_file = (tmp_path / out / "mini_one.json" for out in (f"own-{number}", "one"))
+        assert mine.read_bytes() == shared_file.read_bytes()
+    # the metric is read off the same answers; all else is asked anew
+    assert len([*tmp_path.glob("one/evals/*/*.json")]) == 5
 
 
 def refusal_of(capsys, *arguments):

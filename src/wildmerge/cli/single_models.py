@@ -115,10 +115,9 @@ def evaluate(
     from wildmerge.checkpoints.opening import open_weights
     from wildmerge.hub.references import folder_of
     from wildmerge.jobs.devices import choose
+    from wildmerge.jobs.single import score_folder
     from wildmerge.merging.whole_model import whole_model
-    from wildmerge.scoring.progress import RequestsBar
     from wildmerge.scoring.session import Session
-    from wildmerge.study.evaluation import Evaluation
     from wildmerge.study.file import Benchmark, EvaluationSettings
     from wildmerge.validation import parse
 
@@ -132,15 +131,13 @@ def evaluate(
         chosen, settings, tasks_dir=tasks_dir, task_data=task_data, device=choose(device)
     )
     session.check(benchmarks)  # before a model is made of an adapter
-    files = {out / f"{b.task}.json": Evaluation(b, "") for b in benchmarks}
-    missing = [e.benchmark for file, e in files.items() if not file.exists()]
-    with whole_model(model, base, out) as folder, RequestsBar(folder.name, missing) as bar:
-        session.score(folder, files, on_built=bar.expect, on_scored=bar.update)
-    for file in files:
-        result = json.loads(file.read_text())
+    with whole_model(model, base, out) as folder:
+        scores = score_folder(folder, benchmarks, session, out)
+    for score in scores:
+        chance = "" if score["chance"] is None else f"chance {score['chance']:.2f}, "
         print(
-            f"{result['task']:<24} {result['metric']} {result['score']:.4f} "
-            f"+- {result['stderr']:.4f} (chance {result['chance']:.2f}, {result['n']} items)"
+            f"{score['task']:<24} {score['metric']} {score['score']:.4f} "
+            f"+- {score['stderr']:.4f} ({chance}{score['n']} items)"
         )
 
 

@@ -21,7 +21,15 @@ from wildmerge.checkpoints.adapter import is_adapter
 from wildmerge.errors import Refusal
 from wildmerge.jobs.record import JobRecord, last_line, record_path, recording
 from wildmerge.planning.lock import Lock, check_unchanged
-from wildmerge.planning.models import Job, Model, list_evaluations, list_jobs, missing, spectra_of
+from wildmerge.planning.models import (
+    Job,
+    Model,
+    distinct,
+    list_evaluations,
+    list_jobs,
+    missing,
+    spectra_of,
+)
 from wildmerge.scoring.progress import RequestsBar
 from wildmerge.storage.files import write_json
 from wildmerge.storage.folders import private_folder
@@ -84,8 +92,8 @@ def run_job(  # the one place where merging and scoring meet
 
 def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], record: JobRecord) -> None:
     """Make and score a job's models; one that fails, for whatever reason, does not stop the others."""
-    asked = [e.benchmark for m in job.models for e in missing(worker.results, m, evaluations)]
-    worker.session.check(asked)  # before the first merge
+    asked = [e for m in job.models for e in distinct(missing(worker.results, m, evaluations))]
+    worker.session.check([each.benchmark for each in evaluations])  # before the first merge
     failed = []
     with RequestsBar(job.label, asked) as bar:
         for model in _in_turn(job.models, worker.results):
@@ -147,10 +155,17 @@ class _Worker:
 
     def make_and_score(self, model: Model, evaluations: list[Evaluation], bar: RequestsBar) -> None:
         """Score one model on the given benchmarks, merging it first where it is a merge."""
-        files = {e.path(self.results, model.recipe_id): e for e in evaluations}
+        files = {e.path(self.results, model.recipe_id) for e in evaluations}
         new = [file for file in files if not file.exists()]
         with self._weights(model) as folder:
-            self.session.score(folder, files, on_built=bar.expect, on_scored=bar.update)
+            self.session.score(
+                folder,
+                model.recipe_id,
+                evaluations,
+                self.results,
+                on_built=bar.expect,
+                on_scored=bar.update,
+            )
         if model.kind != "merge":  # a checkpoint itself, which was read until now
             self._check(model, new)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wildmerge.checkpoints.opening import holds_adapter, open_weights
+from wildmerge.checkpoints.adapter import is_adapter
+from wildmerge.checkpoints.opening import open_weights
 from wildmerge.errors import Refusal
 from wildmerge.hub.references import folder_of, is_here
 from wildmerge.merging.merge import merge
@@ -28,7 +29,7 @@ def whole_model(reference: str, base: str | None, scratch: Path) -> Iterator[Pat
     """
     folder = folder_of(reference)
     weights = open_weights(folder)
-    if not holds_adapter(folder):
+    if not is_adapter(weights.config):
         yield folder
         return
     base = base or weights.config.get("base_model_name_or_path")

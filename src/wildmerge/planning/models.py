@@ -16,9 +16,10 @@ from pathlib import Path
 from wildmerge.merging.spectra import file_name
 from wildmerge.planning.lock import Lock
 from wildmerge.study.evaluation import Evaluation
-from wildmerge.study.file import Base, Benchmark, Study
+from wildmerge.study.file import Base, Benchmark, EvaluationSettings, Study
 from wildmerge.study.grid import Variant
 from wildmerge.study.recipe import Recipe, draw_subsets, recipe_id, short_hash
+from wildmerge.tasks.digests import LockedTask
 from wildmerge.tasks.loading import SEEDS
 
 
@@ -83,12 +84,22 @@ def list_models(study: Study, lock: Lock) -> list[Model]:
 
 def list_evaluations(study: Study, lock: Lock) -> list[Evaluation]:
     """Return the benchmarks of a study with their evaluation ids."""
-    return [Evaluation(b, evaluation_id(study, b, lock)) for b in study.benchmarks]
+    return [
+        Evaluation(b, evaluation_id(b, lock.tasks[b.task], study.evaluation))
+        for b in study.benchmarks
+    ]
 
 
-def evaluation_id(study: Study, benchmark: Benchmark, lock: Lock) -> str:
-    """Return the id of everything that decides a score except the model."""
-    locked = lock.tasks[benchmark.task]
+def evaluation_id(benchmark: Benchmark, locked: LockedTask, settings: EvaluationSettings) -> str:
+    """Return the id of everything that decides a model's answers, except the model.
+
+    All metrics of a task are read off the same answers, so the metric is no part of it.
+
+    Args:
+        benchmark: what is asked.
+        locked: the task's definition and data.
+        settings: how it is asked.
+    """
     return short_hash(
         {
             "schema": 2,
@@ -98,9 +109,8 @@ def evaluation_id(study: Study, benchmark: Benchmark, lock: Lock) -> str:
             "seeds": SEEDS,
             "num_fewshot": benchmark.num_fewshot,
             "limit": benchmark.limit,
-            "metric": benchmark.metric,
-            "settings": study.evaluation.model_dump(),
-            "versions": deciding_versions(study.evaluation.backend),
+            "settings": settings.model_dump(),
+            "versions": deciding_versions(settings.backend),
         }
     )
 
@@ -124,6 +134,11 @@ def missing(results: Path, model: Model, evaluations: list[Evaluation]) -> list[
     folder = results / "evals" / model.recipe_id
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return [e for e in evaluations if e.path(results, model.recipe_id).name not in there]
+
+
+def distinct(evaluations: list[Evaluation]) -> list[Evaluation]:
+    """Return one evaluation an id: those of several metrics are answered at once."""
+    return list({each.id: each for each in evaluations}.values())
 
 
 def list_jobs(study: Study, lock: Lock) -> list[Job]:

@@ -94,7 +94,9 @@ def _values(
             raise Refusal(f"{where} of {task} is {score}, which is not the mean of its items")
     values = [value for column in columns.values() for value in column]
     group = (raw.get("groups") or {}).get(benchmark.task, {}).get(f"{metric},none")
-    if group is not None and abs(_mean(values) - group) > SAME_SCORE:  # tasks count alike, not items
+    if (
+        group is not None and abs(_mean(values) - group) > SAME_SCORE
+    ):  # tasks count alike, not items
         raise Refusal(f"{where} is {group}, which is not the mean of its items; name its tasks")
     return [int(v) for v in values] if all(v in (0, 1) for v in values) else values
 
@@ -122,7 +124,9 @@ def _choices(
             continue
         for sample in raw["samples"][name]:
             scores = [score for score, _ in sample["filtered_resps"]]
-            if "acc_mutual_info" in task.aggregation():  # each choice is asked without question, too
+            if (
+                "acc_mutual_info" in task.aggregation()
+            ):  # each choice is asked without question, too
                 scores = scores[: len(scores) // 2]
             gold = sample["target"]
             yield scores, gold if isinstance(gold, list) else [gold]

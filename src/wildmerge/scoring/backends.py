@@ -16,6 +16,7 @@ from wildmerge.study.file import EvaluationSettings
 if TYPE_CHECKING:
     from wildmerge.scoring.vllm.engine import Engine
 
+
 class Backend:
     """Loads one model after the other.
 

@@ -21,8 +21,8 @@ def check_tokenizer(folder: Path, *, chat_template: bool) -> None:
         raise Refusal(f"{folder}: no tokenizer files; copy those of the base into it")
     if chat_template and not _has_chat_template(folder):
         raise Refusal(
-            f"{folder}: its tokenizer has no chat template; score without one (chat_template: false), or "
-            "put one into chat_template.jinja"
+            f"{folder}: its tokenizer has no chat template; score without one (chat_template: false), "
+            "or put one into chat_template.jinja"
         )
 
 
@@ -37,7 +37,8 @@ def require_whole(folder: Path, name: str) -> None:
 
     try:
         encodes = AutoConfig.from_pretrained(folder, trust_remote_code=False).is_encoder_decoder
-        _, found = (AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM).from_pretrained(
+        kind: Any = AutoModelForSeq2SeqLM if encodes else AutoModelForCausalLM
+        _, found = kind.from_pretrained(
             folder,
             device_map="meta",  # reads names and shapes
             ignore_mismatched_sizes=True,
@@ -66,8 +67,8 @@ def require_finite(model: torch.nn.Module, name: str) -> None:
         if weights.numel() and not torch.stack(torch.aminmax(weights.detach())).isfinite().all():
             dtype = str(weights.dtype).removeprefix("torch.")
             raise Refusal(
-                f"{name}: {tensor} holds NaN or infinite values in {dtype}; the checkpoint is broken, or "
-                "its weights are too large for this dtype"
+                f"{name}: {tensor} holds NaN or infinite values in {dtype}; the checkpoint is broken, "
+                "or its weights are too large for this dtype"
             )
 
 

@@ -90,10 +90,9 @@ def read_result(path: Path, model: str, evaluation: Evaluation) -> Result:
 
 def score_of(result: Result, metric: str) -> Result:
     """Return a result as one metric shows it: score, standard error and each item's value on top."""
-    kept = ("schema", "model", "evaluation_id", "task", "n", "chance", "remarks", "settings")
     values = result["metrics"][metric]
     return {
-        **{key: result[key] for key in kept},
+        **{key: value for key, value in result.items() if key != "metrics"},
         "metric": metric,
         "score": values["score"],
         "stderr": values["stderr"],

@@ -74,6 +74,10 @@ class Session:
                 loaded = self._loader.load(benchmark)
                 self.documents[benchmark] = check_benchmark(benchmark, loaded)
 
+    def definition(self, benchmark: Benchmark) -> LockedTask:
+        """Return what decides the questions of a benchmark, as a lock has it."""
+        return self._loader.definition(benchmark.task)
+
     def score(
         self,
         folder: Path,

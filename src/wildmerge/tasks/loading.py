@@ -68,6 +68,10 @@ class Loader:
             self._loaded[benchmark] = loaded
         return self._loaded[benchmark]
 
+    def definition(self, task: str) -> LockedTask:
+        """Return a benchmark's definition and local data as a lock has them; no network is used."""
+        return lock_task(self._index, task, self._task_data, lambda name, revision: "")
+
     def _load(self, task: str) -> dict[str, Any]:
         from wildmerge.tasks.manager import make_manager
 

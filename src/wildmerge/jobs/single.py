@@ -1,0 +1,52 @@
+"""Scoring one model outside of a study, into files that say whose scores they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wildmerge.planning.lock import files_of, identity_of
+from wildmerge.planning.models import evaluation_id
+from wildmerge.scoring.progress import RequestsBar
+from wildmerge.scoring.result import read_result, score_of
+from wildmerge.scoring.session import Session
+from wildmerge.storage.files import write_json
+from wildmerge.study.evaluation import Evaluation
+from wildmerge.study.file import Benchmark
+
+
+def score_folder(
+    folder: Path, benchmarks: Sequence[Benchmark], session: Session, out: Path
+) -> list[dict[str, Any]]:
+    """Score a model folder; what was scored before with the same bytes and settings is not again.
+
+    Whole results stand below out/evals/<model>/, and the score that was asked for last of a task in
+    out/<task>.json.
+
+    Args:
+        folder: the model.
+        benchmarks: what to score it on, checked by the session.
+        session: that scores it.
+        out: folder of the result files.
+
+    Returns:
+        A score a benchmark, see `scoring.result.score_of`.
+    """
+    model = identity_of(files_of(str(folder))).replace(":", "-")
+    evaluations = [_evaluation(benchmark, session) for benchmark in benchmarks]
+    missing = [each for each in evaluations if not each.path(out, model).exists()]
+    with RequestsBar(folder.name, missing) as bar:
+        session.score(folder, model, evaluations, out, on_built=bar.expect, on_scored=bar.update)
+    scores = []
+    for each in evaluations:
+        result = read_result(each.path(out, model), model, each)
+        scores.append(score_of(result, each.benchmark.metric))
+        write_json(out / f"{each.benchmark.task}.json", scores[-1])
+    return scores
+
+
+def _evaluation(benchmark: Benchmark, session: Session) -> Evaluation:
+    """Return a benchmark with the id of what is asked: data are known by the documents themselves."""
+    locked = session.definition(benchmark) | {"data": {"documents": session.documents[benchmark]}}
+    return Evaluation(benchmark, evaluation_id(benchmark, locked, session.settings))
