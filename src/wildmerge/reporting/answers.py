@@ -36,26 +36,6 @@ class Answers:
         return len(self.values)
 
 
-def with_all_metrics(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return a result file's content as of schema 2; schema 1 holds one metric, and no model.
-
-    Args:
-        record: the file's content.
-        path: of the file, `evals/<recipe id>/<task>-<evaluation id>.json`.
-    """
-    if record.get("schema") != 1 or "items" not in record:
-        return record
-    items = record["items"]
-    numbers = {"score": record.get("score"), "stderr": record.get("stderr")}
-    return record | {
-        "schema": SCHEMA,
-        "model": path.parent.name,
-        "metrics": {record.get("metric"): {**numbers, "values": items.get("correct")}},
-        "documents": "",
-        "scored_by": {"backend": record.get("settings", {}).get("backend"), "fallback": None},
-    }
-
-
 def check_result(record: dict[str, Any], path: Path, recipe_id: str, benchmark: Any) -> None:
     """Refuse a result file that is not of this model, benchmark and schema.
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.jobs.record import read_record
-from wildmerge.reporting.answers import AGAIN, Answers, check_result, read_answers, with_all_metrics
+from wildmerge.reporting.answers import AGAIN, Answers, check_result, read_answers
 from wildmerge.reporting.appearance import method_order
 from wildmerge.statistics.estimates import stderr_of_mean
 from wildmerge.storage.files import read_json
@@ -129,7 +129,7 @@ class _Reading:
         self._remember(recipe, "", record, record.get("warnings") or ())
 
     def _result(self, recipe: Any, benchmark: Any, path: Path) -> None:
-        record = with_all_metrics(_read(path), path)
+        record = _read(path)
         check_result(record, path, recipe.recipe_id, benchmark)
         answers = read_answers(record, path, benchmark.metric)
         self.answers[recipe.recipe_id, benchmark.label] = answers
