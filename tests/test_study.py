@@ -79,7 +79,7 @@ def test_preset_text_reads_the_printed_equations(tmp_path):
         ({"methods": [{"method": "ties", "sizes": [2, 2]}]}, ["methods[0].sizes", "twice"]),
         (
             {"benchmarks": ["piqa", {"task": "piqa", "label": "again"}]},
-            ["benchmarks: 'piqa' and 'again' ask the same"],
+            ["benchmarks: 'again' is the same as 'piqa'"],
         ),
     ],
 )
