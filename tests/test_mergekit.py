@@ -74,7 +74,7 @@ def test_the_base_among_the_models_is_left_out(tiny_qwen3):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"merge_method": "dare_ties"}, "merge_method: unknown method 'dare_ties'"),
+        ({"merge_method": "dare_ties"}, "merge_method: 'dare_ties' is not supported"),
         ({"slices": []}, "slices: not supported"),
         ({"parameters": {"rescale": True}}, r"parameters\.rescale: not supported"),
         ({"parameters": {"weight": [0, 1]}}, "weight"),
