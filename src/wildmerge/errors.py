@@ -26,3 +26,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     listed = ", ".join(known[:SHOWN]) if known else "none"
     more = f" and {len(known) - SHOWN:,} more" if len(known) > SHOWN else ""
     return f"unknown {kind} '{name}'; known: {listed}{more}"
+
+
+def one_line(text: str) -> str:
+    """Return a message in which line breaks, escape sequences and the like are visible characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -19,8 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from wildmerge.cli import single_models, study, workflow
-from wildmerge.cli.printing import one_line
-from wildmerge.errors import Refusal
+from wildmerge.errors import Refusal, one_line
 
 EXAMPLES = """Examples:
 

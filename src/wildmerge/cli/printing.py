@@ -1,4 +1,4 @@
-"""What commands share: printing an inspection, writing rows as CSV, lines fit for a terminal."""
+"""What commands share: printing an inspection, writing rows as CSV."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from wildmerge.errors import Refusal
 
 if TYPE_CHECKING:
     from wildmerge.merging.inspection import Inspection
-
-
-def one_line(text: str) -> str:
-    """Return a message in which line breaks, escape sequences and the like are visible characters."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def report_inspection(found: Inspection, out: Path | None) -> None:

@@ -28,7 +28,7 @@ from wildmerge.checkpoints.compatibility import compare, require_base
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.roles import merged_tensors
 from wildmerge.checkpoints.tensors import Checkpoint
-from wildmerge.errors import Refusal
+from wildmerge.errors import Refusal, one_line
 from wildmerge.vectors.task_vectors import TaskVectors
 
 Row = dict[str, Any]
@@ -222,4 +222,5 @@ def _matrix(found: Inspection, width: int) -> Iterable[str]:
 
 def _tail(name: str, length: int) -> str:
     """Return the end of a name, which says more than its beginning, within some columns."""
+    name = one_line(name)
     return name if len(name) <= length else "..." + name[3 - length :]
