@@ -98,13 +98,16 @@ class Run:
         while True:
             assert self.process.poll() is None, (self.folder / "snakemake.log").read_text()
             for path in self.folder.glob("results/mini/status/*.json"):
-                with suppress(FileNotFoundError):  # just gone: it is done
+                with suppress(FileNotFoundError, ProcessLookupError):  # just gone: it is done
                     note = json.loads(path.read_text())
                     began = max(self.results.values(), default=0) > note["started"] * 1e9
                     before = self.struck.setdefault(path.name, [])
                     fresh = note["slurm_job"] not in before and not note["error"]
                     if began and fresh and len(before) < 2:  # the third attempt is the last
                         os.kill(note["pid"], signal.SIGSTOP)
+                        if not path.exists():  # it was faster: nothing is left to interrupt
+                            os.kill(note["pid"], signal.SIGCONT)
+                            continue
                         before.append(note["slurm_job"])
                         return note["slurm_job"], note["pid"]
             time.sleep(0.05)
