@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from huggingface_hub import metadata_load
+from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save_file
 
@@ -53,17 +53,76 @@ def test_a_licence_is_a_word_or_left_out(licence, read, copies, tmp_path):
     assert metadata_load(out / "README.md").get("license") == read
 
 
-def test_code_of_the_config_is_named_and_templates_are_copied(copies, tmp_path):
-    config = json.loads((copies[0] / "config.json").read_text())
-    config["auto_map"] = {"AutoModelForCausalLM": "modeling_custom.Custom"}
-    (copies[0] / "config.json").write_text(json.dumps(config))
-    (copies[0] / "modeling_custom.py").write_text("")
-    (copies[0] / "additional_chat_templates").mkdir()
-    (copies[0] / "additional_chat_templates/tool_use.jinja").write_text("x")
+@pytest.mark.parametrize("name", ["{other}/expert", "./expert", "~/expert", "experts/math/final"])
+def test_what_is_no_hub_id_is_called_by_its_folder(name, copies, tmp_path):
+    names = [name.format(other=tmp_path / "elsewhere"), *map(str, copies[1:])]
+    out, _ = merged(copies, tmp_path, names)
+    card = ModelCard.load(out / "README.md")
+    assert card.data.base_model[0] == copies[0].name
+    assert "elsewhere" not in card.content and names[0] not in card.content
+
+
+def test_warnings_name_folders_as_wholes(copies, tmp_path, monkeypatch):
+    """A folder called `c` is not looked for inside of words."""
+    monkeypatch.chdir(tmp_path)
+    copies[0] = copies[0].rename(tmp_path / "c").relative_to(tmp_path)
+    edit_json(copies[0] / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Custom"})
+    names = ["org/base", *map(str, copies[1:])]
+    out, report = merged(copies, tmp_path, names)
+    assert "- org/base: its config names code of its own" in (out / "README.md").read_text()
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_that_a_config_names_is_named_and_not_copied(file, copies, tmp_path):
+    edit_json(copies[0] / file, auto_map={"AutoTokenizer": ["custom.Tokenizer", None]})
+    (copies[0] / "custom.py").write_text("")
     out, report = merged(copies, tmp_path)
-    assert any("modeling_custom.py" in warning for warning in report["warnings"])
-    assert not (out / "modeling_custom.py").exists()
-    assert (out / "additional_chat_templates/tool_use.jinja").read_text() == "x"
+    assert any("custom.py" in warning for warning in report["warnings"])
+    assert not (out / "custom.py").exists()
+
+
+DATA = [
+    "tekken.json",
+    "qwen.tiktoken",
+    "sentencepiece.bpe.model",
+    "video_preprocessor_config.json",
+    "additional_chat_templates/tool_use.jinja",
+]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_that_a_model_needs_is_copied(name, copies, tmp_path):
+    (copies[0] / name).parent.mkdir(exist_ok=True)
+    (copies[0] / name).write_text("x")
+    out, report = merged(copies, tmp_path)
+    assert (out / name).read_text() == "x"
+    assert not report["warnings"]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_link_out_of_the_folder_is_named_and_not_followed(name, copies, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (copies[0] / name).parent.mkdir(exist_ok=True)
+    (copies[0] / name).symlink_to(tmp_path / "secret")
+    out, report = merged(copies, tmp_path)
+    assert not (out / name).exists()
+    assert any(name in warning and "links" in warning for warning in report["warnings"])
+
+
+def test_links_of_the_hubs_cache_are_followed(copies, tmp_path):
+    blobs = tmp_path / "models--org--base/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "1234").write_text("x")
+    snapshot = shutil.copytree(copies[0], blobs.parent / "snapshots/5678")
+    (snapshot / "tekken.json").symlink_to(blobs / "1234")
+    out, report = merged([snapshot, *copies[1:]], tmp_path)
+    assert (out / "tekken.json").read_text() == "x"
+    assert not report["warnings"]
+    assert metadata_load(out / "README.md")["base_model"][0] == "org/base"
 
 
 @pytest.mark.parametrize("everywhere", [True, False])

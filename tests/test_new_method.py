@@ -103,6 +103,17 @@ def test_its_hyperparameters_are_checked(folder, tmp_path):
         load_study(path)
 
 
+@pytest.mark.parametrize("name", ["dare_ties", "breadcrumbs_ties", "dare_linear", "linear"])
+def test_another_method_is_not_taken_for_a_misspelt_one(name):
+    with pytest.raises(Refusal, match=f"unknown method '{name}'; known: .*, ties, "):
+        methods.get(name)
+
+
+def test_a_misspelt_method_is_suggested():
+    with pytest.raises(Refusal, match="did you mean 'task_arithmetic'"):
+        methods.get("task_arithmetics")
+
+
 def test_a_parameter_without_type_or_default_is_refused(folder):
     (folder / "loudest.py").write_text(SOURCE.replace("lambda_: float = 1.0", "lambda_"))
     with pytest.raises(Refusal, match="needs a type and a default"):

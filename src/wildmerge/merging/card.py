@@ -6,7 +6,7 @@ Config, tokenizer and chat template are the base's; the model card names sources
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -19,26 +19,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from jinja2 import Template
 
-from wildmerge.checkpoints.files import COMPANIONS
 from wildmerge.checkpoints.tensors import Checkpoint
+from wildmerge.merging.companions import copy_companions
 from wildmerge.merging.mergekit_config import from_recipe
 from wildmerge.merging.replacing import REPORT
 from wildmerge.storage.files import write_json
 from wildmerge.study.recipe import Recipe
-
-TEMPLATES = "additional_chat_templates/*.jinja"
-"""Chat templates beside the main one, as transformers saves them."""
-
-
-def warnings_of_code(base: Checkpoint) -> list[str]:
-    """Say which code a base's config needs, which is not copied: it would run wherever it is loaded."""
-    if not base.config.get("auto_map"):
-        return []
-    code = ", ".join(sorted(path.name for path in base.folder.glob("*.py"))) or "not in its folder"
-    return [
-        f"{base.folder}: its config names code of its own ({code}), which is not copied; copy it "
-        "beside the merged model to load that with trust_remote_code"
-    ]
 
 
 def write_files(
@@ -51,13 +37,7 @@ def write_files(
     dtype: torch.dtype,
 ) -> None:
     """Write all files of a model folder but its weights; also the merge in mergekit's words."""
-    for pattern in COMPANIONS:
-        for path in base.folder.glob(pattern):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
-    for path in base.folder.glob(TEMPLATES):
-        (folder / path.parent.name).mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / path.parent.name / path.name)
+    copy_companions(base.folder, folder)
     config = {k: v for k, v in base.config.items() if k != "torch_dtype"}
     stored = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config | {"dtype": stored})
@@ -119,7 +99,8 @@ def public_name(reference: str, folder: Path) -> str:
         if part.startswith("models--"):  # the hub's cache
             return part.removeprefix("models--").replace("--", "/")
     is_local = Path(reference).expanduser().resolve() == folder.resolve()
-    return folder.resolve().name if is_local else reference.partition("@")[0]
+    name = reference.partition("@")[0]
+    return name if _is_repo(name) and not is_local else folder.resolve().name
 
 
 def _is_repo(name: str) -> bool:
@@ -133,5 +114,6 @@ def _is_repo(name: str) -> bool:
 def _without_paths(text: str, names: Mapping[str, str], folders: Mapping[str, Path]) -> str:
     """Return a warning with names for folders, longest first."""
     for reference in sorted(folders, key=lambda reference: -len(str(folders[reference]))):
-        text = text.replace(str(folders[reference]), names[reference])
+        whole = rf"(?<![\w./-]){re.escape(str(folders[reference]))}(?![\w-])"
+        text = re.sub(whole, names[reference].replace("\\", r"\\"), text)
     return text

@@ -68,7 +68,7 @@ def merge(
     import torch
 
     from wildmerge.checkpoints.alignment import align, warnings_of
-    from wildmerge.merging import card, report
+    from wildmerge.merging import card, companions, report
     from wildmerge.merging.engine import Engine, function_of
     from wildmerge.merging.spectra import Spectra
     from wildmerge.vectors import linalg
@@ -95,7 +95,7 @@ def merge(
             tensors,
             warnings=[w for f in checked.findings for w in f.warnings]
             + warnings_of(alignment)
-            + card.warnings_of_code(base),
+            + companions.warnings_of(base.folder),
             remarks=[text for finding in checked.findings for text in finding.remarks],
             alignment=alignment,
             seconds=time.monotonic() - started,
