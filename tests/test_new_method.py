@@ -185,3 +185,15 @@ def test_documented_example_works(n, tmp_path, tiny):
     )
     report = merge(recipe, tmp_path / "merged", progress=False, method_folders=[tmp_path / "m"])
     assert report["update_norm"] > 0
+
+
+def test_documented_test_of_a_method_passes_and_can_fail(tmp_path):
+    """The float64 oracle shown in docs/your-method.md, run as it stands there."""
+    text = (Path(__file__).parent.parent / "docs/your-method.md").read_text()
+    method, test = (part.split("```")[0] for part in text.split("```python\n")[1:])
+    (tmp_path / "test.py").write_text(test)
+    for code, passes in [(method, True), (method.replace(".mean(0)", ".mean(0) * 1.001"), False)]:
+        (tmp_path / "trimmed_mean.py").write_text(code)
+        command = [sys.executable, "-B", "test.py"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        assert (ran.returncode == 0) == passes, ran.stderr
