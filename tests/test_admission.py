@@ -187,4 +187,4 @@ def score_of(expert, study_file):
     (model,) = [model for model in job.models if model.experts == (expert,)]
     files = [e.path(results, model.recipe_id) for e in list_evaluations(study, lock)]
     found = [json.loads(file.read_text()) for file in files]
-    return [(content["score"], content["items"]) for content in found]
+    return [(content["metrics"], content["items"]) for content in found]

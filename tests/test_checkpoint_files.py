@@ -113,7 +113,7 @@ def test_an_index_that_leaves_its_folder_is_refused(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin", "adapter"])
-def test_a_file_that_changes_while_it_is_read_is_refused(kind, tiny, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_refused(kind, tiny, tmp_path):
     """At the same size and time; a method of one's own does it here, in the middle of the merge."""
     folder = shutil.copytree(tiny.experts[0], tmp_path / "expert")
     file = folder / "model.safetensors"
@@ -126,9 +126,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(kind, tiny, tmp_path, m
         folder, file = tmp_path / "lora", tmp_path / "lora/adapter_model.safetensors"
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods/overwriting.py").write_text(OVERWRITING.format(file=str(file)))
-    monkeypatch.setenv("WILDMERGE_METHODS", str(tmp_path / "methods"))
     recipe = mean_of(tiny, folder, tiny.experts[1], method="overwriting")
-    assert f"{file}: was changed while it was read" in refusal(recipe, tmp_path / "out")
+    said = refusal(recipe, tmp_path / "out", method_folders=[tmp_path / "methods"])
+    assert f"{file}: was changed while it was read" in said
 
 
 OVERWRITING = '''"""The mean, and one byte of an input overwritten in place."""

@@ -163,7 +163,7 @@ def test_a_recipe_of_hub_ids_is_merged_where_they_were_fetched(place):
     code, output = wildmerge(place, *command, **NOWHERE)
     assert code == 0, output
     assert (folder / "merged/model.safetensors").exists()
-    assert "org/expert1@main" in (folder / "merged/README.md").read_text()
+    assert "- org/expert1\n" in (folder / "merged/README.md").read_text()
 
 
 def test_names_that_a_study_does_not_hold_are_one_line(place):

@@ -177,7 +177,7 @@ def test_data_and_settings_are_part_of_a_score_and_nothing_else_is(study_file):
     def ids():
         study = load_study(study_file)
         lock = make_lock(study)
-        return [evaluation_id(study, benchmark, lock) for benchmark in study.benchmarks]
+        return [evaluation_id(b, lock.tasks[b.task], study.evaluation) for b in study.benchmarks]
 
     first, second = ids()
     content = yaml.safe_load(study_file.read_text())

@@ -27,7 +27,8 @@ MEASURE = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
-from wildmerge.merging import engine
+from wildmerge.merging import card, engine
+from wildmerge.vectors import loops
 from wildmerge.merging.merge import merge
 from wildmerge.study.recipe import Recipe
 
@@ -61,7 +62,8 @@ def wide(tmp_path_factory):
         weights = base if index == 0 else (base.float() + noise[index : index + ROWS]).bfloat16()
         folder.mkdir()
         save_file({"model.embed_tokens.weight": weights}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        config = {"model_type": "llama", "tie_word_embeddings": True}
+        (folder / "config.json").write_text(json.dumps(config))
     return [str(folder) for folder in folders]
 
 

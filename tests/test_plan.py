@@ -86,7 +86,8 @@ def test_tokens_of_finished_results_replace_recorded_ones(tmp_path, monkeypatch)
     result = evaluation.path(tmp_path / "results", base.recipe_id)
     settings = EvaluationSettings(backend="prefix", dtype="float32")
     session = Session(["mini_one"], settings, tasks_dir=study.tasks_dir)
-    session.score(lock.folder(base.recipe.base), {result: evaluation})
+    folder = lock.folder(base.recipe.base)
+    session.score(folder, base.recipe_id, [evaluation], tmp_path / "results")
     tokens = json.loads(result.read_text())["tokens"]
     assert tokens["naive"] > tokens["grouped"] > tokens["computed"] > 0
     counted = [tokens[name] for name in ("requests", "naive", "grouped", "computed")]

@@ -26,9 +26,9 @@ def merged(recipe, folder):
     return load_file(folder / "model.safetensors"), report
 
 
-def refusal(recipe, folder):
+def refusal(recipe, folder, **options):
     with pytest.raises(Refusal) as caught:
-        merge(recipe, folder, progress=False)
+        merge(recipe, folder, progress=False, **options)
     assert "\n" not in str(caught.value) and not folder.exists()
     return str(caught.value)
 
