@@ -94,9 +94,7 @@ def _values(
             raise Refusal(f"{where} of {task} is {score}, which is not the mean of its items")
     values = [value for column in columns.values() for value in column]
     group = (raw.get("groups") or {}).get(benchmark.task, {}).get(f"{metric},none")
-    if (
-        group is not None and abs(_mean(values) - group) > SAME_SCORE
-    ):  # tasks count alike, not items
+    if group is not None and abs(_mean(values) - group) > SAME_SCORE:
         raise Refusal(f"{where} is {group}, which is not the mean of its items; name its tasks")
     return [int(v) for v in values] if all(v in (0, 1) for v in values) else values
 
@@ -106,7 +104,7 @@ def _number(value: Any, where: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if math.isnan(number):
+    if not math.isfinite(number):
         raise Refusal(f"{where} of an item is {value!r}, which is no number")
     return number
 
@@ -124,10 +122,8 @@ def _choices(
             continue
         for sample in raw["samples"][name]:
             scores = [score for score, _ in sample["filtered_resps"]]
-            if (
-                "acc_mutual_info" in task.aggregation()
-            ):  # each choice is asked without question, too
-                scores = scores[: len(scores) // 2]
+            if "acc_mutual_info" in task.aggregation():
+                scores = scores[: len(scores) // 2]  # then choices alone, without their question
             gold = sample["target"]
             yield scores, gold if isinstance(gold, list) else [gold]
 

@@ -45,6 +45,7 @@ def result_of(
         raw: lm-eval's output.
     """
     benchmark = evaluation.benchmark
+    libraries = ["lm_eval", "transformers", "torch", *(["vllm"] * (settings.backend == "vllm"))]
     return {
         "schema": SCHEMA,
         "model": model,
@@ -62,7 +63,7 @@ def result_of(
             **settings.model_dump(),
         },
         "versions": {
-            **{name: metadata.version(name) for name in ("lm_eval", "transformers", "torch")},
+            **{name: metadata.version(name) for name in libraries},
             "task": raw["versions"].get(benchmark.task),
         },
     }

@@ -29,6 +29,7 @@ def check_benchmark(benchmark: Benchmark, loaded: Mapping[str, Any]) -> str:
         Refusal: a shape that is not scored, a metric that is no mean over items, items without an
             answer among their choices.
     """
+    _check_group(benchmark, loaded.get("groups") or {})
     digests = []
     for name, task in loaded["tasks"].items():
         _check_shape(name, task)
@@ -58,6 +59,17 @@ def _check_shape(name: str, task: Any) -> None:
             f"benchmark {name}: has filters {', '.join(filters)}, by which every item counts more than "
             "once; give it one"
         )
+
+
+def _check_group(benchmark: Benchmark, groups: Mapping[str, Any]) -> None:
+    """Refuse a group whose score counts its tasks alike, however many items each has."""
+    listed = groups[benchmark.task].aggregate_metric_list if benchmark.task in groups else None
+    for each in listed or ():
+        if each.metric == benchmark.metric and not each.weight_by_size:
+            raise Refusal(
+                f"benchmark {benchmark.task}: its {benchmark.metric} is a mean over its tasks and not "
+                "over its items; name its tasks instead"
+            )
 
 
 def _check_metric(name: str, task: Any, metric: str) -> None:
