@@ -42,17 +42,19 @@ if "run" in sys.orig_argv:
 
         def check(self, benchmarks): pass
 
-        def score(self, model, files, **callbacks):
+        def score(self, folder, name, evaluations, results, **callbacks):
             from wildmerge.storage.files import write_json
             time.sleep({STAND_IN} / 2)
-            for path, evaluation in files.items():
-                seed = hash((model.name, evaluation.benchmark.task)) % 7
-                correct = [int(i % 7 <= seed) for i in range(20)]
-                write_json(path, {{
-                    "schema": 1, "task": evaluation.benchmark.task, "evaluation_id": evaluation.id,
-                    "metric": evaluation.benchmark.metric, "score": sum(correct) / 20, "stderr": 0.1,
-                    "n": 20, "chance": 0.25, "settings": {{}}, "versions": {{}},
-                    "items": {{"doc_hash": [str(i) for i in range(20)], "correct": correct}},
+            for evaluation in evaluations:
+                task, metric = evaluation.benchmark.task, evaluation.benchmark.metric
+                seed = hash((name, task)) % 7
+                values = [int(i % 7 <= seed) for i in range(20)]
+                score = {{"score": sum(values) / 20, "stderr": 0.1, "values": values}}
+                write_json(evaluation.path(results, name), {{
+                    "schema": 2, "model": name, "evaluation_id": evaluation.id, "task": task, "n": 20,
+                    "chance": 0.25, "metrics": {{metric: score}}, "documents": task, "remarks": [],
+                    "items": {{"doc_hash": [str(i) for i in range(20)]}}, "settings": {{}},
+                    "versions": {{}}, "tokens": {{}}, "scored_by": {{}},
                 }})
 
     def merge(recipe, out, **options):

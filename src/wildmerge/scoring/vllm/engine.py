@@ -45,6 +45,8 @@ class Engine:
     def __init__(self, dtype: str, device: str, scratch: Path, **options: Any) -> None:
         self._dtype, self._device, self._scratch = dtype, device, scratch
         self._options = options
+        _, _, index = device.partition(":")
+        self._visible = _visible(int(index)) if index else None  # of the devices seen at first
         self._layout: Any = None
         self._tied = self._swaps = False
         self._lm: Any = None
@@ -80,9 +82,8 @@ class Engine:
         self.close()
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
-            _, _, index = self._device.partition(":")
-            if index:
-                os.environ["CUDA_VISIBLE_DEVICES"] = _visible(int(index))
+            if self._visible is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self._visible
         try:
             from lm_eval.models.vllm_causallms import VLLM
         except ImportError as error:
