@@ -7,7 +7,8 @@ import yaml
 
 from mini_study import make_study
 from wildmerge.errors import Refusal
-from wildmerge.methods.catalogue import code_digest, discover
+from wildmerge.methods.catalogue import discover
+from wildmerge.methods.source import code_digest
 from wildmerge.planning.lock import make_lock
 from wildmerge.planning.models import list_models
 from wildmerge.study.file import load_study

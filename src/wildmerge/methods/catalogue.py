@@ -13,7 +13,6 @@ Files outside of this folder join in from folders that a study or the command li
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.util
 import json
 import os
@@ -29,6 +28,7 @@ from pydantic import ConfigDict, Field, create_model
 
 from wildmerge.errors import Refusal, unknown
 from wildmerge.methods.declaration import Family, Preset, Share, Threshold, Weights
+from wildmerge.methods.source import code_digest, is_about, last_name, parse_source
 from wildmerge.validation import parse
 
 VARIABLE = "WILDMERGE_METHODS"
@@ -158,16 +158,9 @@ def folders_of_environment() -> list[Path]:
 def _read(path: Path, stamp: tuple[int, ...]) -> list[Method]:
     """Parse a file and return the methods it defines (`stamp`, of its folder, only keys the cache)."""
     del stamp
-    tree = _parse(path)
+    tree = parse_source(path)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [_describe(f, path, tree) for f in functions if _takes_task_vectors(f)]
-
-
-def _parse(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, ValueError) as error:
-        raise Refusal(f"{path}: no valid Python ({error}); mend it") from None
 
 
 def _takes_task_vectors(function: ast.FunctionDef) -> bool:
@@ -197,7 +190,7 @@ def _describe(function: ast.FunctionDef, path: Path, tree: ast.Module) -> Method
 def _about(function: ast.FunctionDef, path: Path) -> About:
     """Read `@about(...)` above a function; a method without it goes by its function's name."""
     where = f"{path}: about() of {function.name}()"
-    for call in filter(_is_about, function.decorator_list):
+    for call in filter(is_about, function.decorator_list):
         assert isinstance(call, ast.Call)
         try:
             values = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
@@ -205,10 +198,6 @@ def _about(function: ast.FunctionDef, path: Path) -> About:
             raise Refusal(f"{where}: only literals may stand in it; write them out") from None
         return parse(About, values, where)
     return About(label=function.name)
-
-
-def _is_about(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Call) and _last_name(decorator.func) == "about"
 
 
 def _hyperparameters(function: ast.FunctionDef, path: Path) -> Iterator[tuple[str, Any]]:
@@ -236,69 +225,9 @@ def _kind(annotation: ast.expr) -> Any:
         return Union[_kind(annotation.left), _kind(annotation.right)]  # noqa: UP007 - at run time
     if isinstance(annotation, ast.Constant) and annotation.value is None:
         return None
-    if isinstance(annotation, ast.Subscript) and _last_name(annotation.value) == "Literal":
+    if isinstance(annotation, ast.Subscript) and last_name(annotation.value) == "Literal":
         values = ast.literal_eval(annotation.slice)
         return Literal[values if isinstance(values, tuple) else (values,)]
-    if _last_name(annotation) not in _KINDS:
+    if last_name(annotation) not in _KINDS:
         raise ValueError(ast.unparse(annotation))
-    return _KINDS[_last_name(annotation)]
-
-
-def _last_name(node: ast.expr) -> str:
-    """Return `name` for the expressions `name` and `module.name`; else nothing."""
-    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
-
-
-def code_digest(path: Path) -> str:
-    """Hash what a method's file does, and the modules beside it that it imports, and those they import.
-
-    Comments, docstrings and `about` do not count, nor does the version of Python.
-    """
-    codes: dict[str, str] = {}
-    waiting = [path]
-    while waiting:
-        file = waiting.pop()
-        name = file.relative_to(path.parent).as_posix() if file != path else ""
-        if name not in codes:
-            tree = _parse(file)
-            codes[name] = _canonical(_bare(tree))
-            waiting += _modules_beside(tree, path.parent)
-    if len(codes) == 1:
-        return hashlib.sha256(codes[""].encode()).hexdigest()
-    return hashlib.sha256(json.dumps(codes, sort_keys=True).encode()).hexdigest()
-
-
-def _modules_beside(tree: ast.Module, folder: Path) -> list[Path]:
-    """Return the files of the modules in a folder that a file imports; all files of a package."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    files = [folder / f"{name}.py" for name in sorted(names)]
-    packages = [file for name in sorted(names) for file in sorted((folder / name).rglob("*.py"))]
-    return [file for file in files if file.is_file()] + packages
-
-
-def _bare(tree: ast.Module) -> ast.Module:
-    """Return a syntax tree without docstrings and `about`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.decorator_list = [d for d in node.decorator_list if not _is_about(d)]
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
-
-
-def _canonical(node: Any) -> str:
-    """Write a syntax tree as text, without fields that are empty: some versions of Python have more."""
-    if isinstance(node, list):
-        return f"[{','.join(map(_canonical, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
-    inside = ",".join(f"{name}={_canonical(value)}" for name, value in fields)
-    return f"{type(node).__name__}({inside})"
+    return _KINDS[last_name(annotation)]

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildmerge.errors import Refusal
-
-SCHEMA = 2
-AGAIN = "remove it and run the study again"
+from wildmerge.scoring.result import AGAIN
 
 
 @dataclass(frozen=True)
@@ -34,36 +32,6 @@ class Answers:
     def items(self) -> int:
         """The number of items."""
         return len(self.values)
-
-
-def check_result(record: dict[str, Any], path: Path, recipe_id: str, benchmark: Any) -> None:
-    """Refuse a result file that is not of this model, benchmark and schema.
-
-    Args:
-        record: the file's content.
-        path: of the file, for the message.
-        recipe_id: the model's id.
-        benchmark: a row of benchmarks.csv.
-
-    Raises:
-        Refusal: names the file, what it says and what was asked for.
-    """
-    if record.get("schema") != SCHEMA:
-        raise Refusal(
-            f"{path}: written by another version of wildmerge (schema {record.get('schema')}, "
-            f"not {SCHEMA}); {AGAIN}"
-        )
-    asked = {
-        "model": recipe_id,
-        "evaluation_id": benchmark.evaluation_id,
-        "task": benchmark.task,
-    }
-    for key, wanted in asked.items():
-        if record.get(key) != wanted:
-            raise Refusal(f"{path}: {key} is {record.get(key)!r}, not {wanted!r}; {AGAIN}")
-    if benchmark.metric not in record.get("metrics", {}):
-        found = ", ".join(record.get("metrics", {})) or "none"
-        raise Refusal(f"{path}: no metric {benchmark.metric!r}, it has {found}; {AGAIN}")
 
 
 def read_answers(record: dict[str, Any], path: Path, metric: str) -> Answers:

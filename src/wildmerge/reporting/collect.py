@@ -17,10 +17,13 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.jobs.record import read_record
-from wildmerge.reporting.answers import AGAIN, Answers, check_result, read_answers
+from wildmerge.reporting.answers import Answers, read_answers
 from wildmerge.reporting.appearance import method_order
+from wildmerge.scoring.result import AGAIN, check_result
 from wildmerge.statistics.estimates import stderr_of_mean
 from wildmerge.storage.files import read_json
+from wildmerge.study.evaluation import Evaluation
+from wildmerge.study.file import Benchmark
 
 KINDS = ("base", "expert", "merge")
 FOUND = {"versions": "version", "settings": "setting", "scored_by": "scored by"}
@@ -111,7 +114,7 @@ class _Reading:
         if merged and recipe.kind == "merge":
             self._merge(recipe, report)
         for benchmark in benchmarks:
-            path = self._path(recipe.recipe_id, benchmark)
+            path = _evaluation(benchmark).path(self.results, recipe.recipe_id)
             if merged and path.is_file():
                 self._result(recipe, benchmark, path)
             else:
@@ -130,7 +133,7 @@ class _Reading:
 
     def _result(self, recipe: Any, benchmark: Any, path: Path) -> None:
         record = _read(path)
-        check_result(record, path, recipe.recipe_id, benchmark)
+        check_result(record, path, recipe.recipe_id, _evaluation(benchmark))
         answers = read_answers(record, path, benchmark.metric)
         self.answers[recipe.recipe_id, benchmark.label] = answers
         self._remember(recipe, benchmark.label, record, answers.remarks)
@@ -145,10 +148,6 @@ class _Reading:
             for name, value in (record.get(key) or {}).items():
                 text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
                 self.found[kind, name, text] += 1
-
-    def _path(self, recipe_id: str, benchmark: Any) -> Path:
-        name = f"{benchmark.task}-{benchmark.evaluation_id}.json"
-        return self.results / "evals" / recipe_id / name
 
     def same_items(self, recipes: pd.DataFrame, labels: list[str]) -> None:
         """Refuse two models that answered different items of one benchmark."""
@@ -172,6 +171,12 @@ class _Reading:
         order = sorted(self.found.items(), key=lambda item: (item[0][0] == "remark", item[0]))
         rows = [(*key, count) for key, count in order]
         return pd.DataFrame(rows, columns=["kind", "name", "value", "files"])
+
+
+def _evaluation(benchmark: Any) -> Evaluation:
+    """Return what was asked by a row of benchmarks.csv."""
+    asked = Benchmark.model_validate({"task": benchmark.task, "metric": benchmark.metric})
+    return Evaluation(asked, benchmark.evaluation_id)
 
 
 def model_name(recipe: Any) -> str:

@@ -21,6 +21,7 @@ from wildmerge.study.file import EvaluationSettings
 Result = dict[str, Any]
 
 SCHEMA = 2
+AGAIN = "remove it and run again"
 HASH_DIGITS = 16
 """Of lm-eval's 64 a document: a study has thousands of results of tens of thousands of items."""
 
@@ -75,18 +76,37 @@ def read_result(path: Path, model: str, evaluation: Evaluation) -> Result:
     Raises:
         Refusal: it is of another version, model or benchmark, or lacks the metric that is asked for.
     """
-    again = "delete it and run again"
-    content = read_json(path, missing="run again", broken=again)
-    if content.get("schema") != SCHEMA:
-        raise Refusal(f"{path}: written by another version of wildmerge; {again}")
-    benchmark = evaluation.benchmark
-    wanted = {"model": model, "evaluation_id": evaluation.id, "task": benchmark.task}
-    for key, value in wanted.items():
-        if content.get(key) != value:
-            raise Refusal(f"{path}: its {key} is {content.get(key)}, not {value}; {again}")
-    if benchmark.metric not in content["metrics"]:
-        raise Refusal(f"{path}: has no {benchmark.metric}; {again}")
+    content = read_json(path, missing="run again", broken=AGAIN)
+    check_result(content, path, model, evaluation)
     return content
+
+
+def check_result(content: Result, path: Path, model: str, evaluation: Evaluation) -> None:
+    """Refuse a result that is not of this schema, model and evaluation, or lacks the metric.
+
+    Args:
+        content: of the file.
+        path: of the file, for the message.
+        model: what its results are stored under.
+        evaluation: what was asked for, with the metric.
+
+    Raises:
+        Refusal: names the file, what it says and what was asked for.
+    """
+    if content.get("schema") != SCHEMA:
+        raise Refusal(
+            f"{path}: written by another version of wildmerge (schema {content.get('schema')}, "
+            f"not {SCHEMA}); {AGAIN}"
+        )
+    benchmark = evaluation.benchmark
+    asked = {"model": model, "evaluation_id": evaluation.id, "task": benchmark.task}
+    for key, wanted in asked.items():
+        if content.get(key) != wanted:
+            raise Refusal(f"{path}: {key} is {content.get(key)!r}, not {wanted!r}; {AGAIN}")
+    metrics = content.get("metrics")
+    if not isinstance(metrics, dict) or benchmark.metric not in metrics:
+        found = ", ".join(metrics or ()) or "none"
+        raise Refusal(f"{path}: no metric {benchmark.metric!r}, it has {found}; {AGAIN}")
 
 
 def score_of(result: Result, metric: str) -> Result:
