@@ -41,5 +41,9 @@ onstart:
     begin()
 
 
+onsuccess:
+    remove_spectra()
+
+
 onerror:
     show_gaps()

@@ -4,6 +4,7 @@ Real snakemake, real merges, real lm-eval; only the models are tiny and random.
 """
 
 import csv
+import json
 import os
 import re
 import signal
@@ -298,11 +299,13 @@ def kill_at(pattern, count, folder, finished):
 
 
 def broken_files(folder):
-    """Return result files under final names that do not parse."""
+    """Return result files and merge reports under final names that do not parse."""
+    schemas = {path: 2 for path in folder.glob("results/evals/*/*.json")}
+    schemas |= {path: 1 for path in folder.glob("results/merges/*.json")}
     found = []
-    for path in [*folder.glob("results/evals/*/*.json"), *folder.glob("results/merges/*.json")]:
+    for path, schema in schemas.items():
         try:
-            assert yaml.safe_load(path.read_text())["schema"] == 1
+            assert json.loads(path.read_text())["schema"] == schema
         except Exception:  # noqa: BLE001 - any failure to read is what is looked for
             found.append(path)
     return found
