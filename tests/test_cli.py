@@ -141,6 +141,34 @@ def test_sigterm_ends_a_command_as_an_interrupt_does(tmp_path):
     )
 
 
+SWALLOWING = """
+import sys, time
+from wildmerge.cli.interrupts import stop_on_signals
+
+class Slow:
+    def __del__(self):  # Python drops what is raised in here
+        print("inside", flush=True)
+        time.sleep(0.5)
+
+stop_on_signals()
+try:
+    Slow()
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_that_falls_into_a_destructor_still_stops_the_program(number):
+    command = [sys.executable, "-c", SWALLOWING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"inside\n"
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == b""
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     process = subprocess.Popen([*COMMAND, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()

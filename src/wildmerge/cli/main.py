@@ -9,16 +9,15 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from wildmerge.cli import single_models, study, workflow
+from wildmerge.cli.interrupts import stop_on_signals
 from wildmerge.errors import Refusal, one_line
 
 EXAMPLES = """Examples:
@@ -89,7 +88,7 @@ def _start(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, or raises SystemExit with 2 on wrong usage."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stop_on_signals()
     arguments = sys.argv[1:] if arguments is None else arguments
     for argument in arguments:
         _check_text(argument)
@@ -138,9 +137,3 @@ def _check_text(argument: str) -> None:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"wildmerge: {one_line(message)}", file=sys.stderr)
     raise typer.Exit(code)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Stop as Ctrl-C does, so that what was begun is removed; schedulers send SIGTERM, then SIGKILL."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # often sent more than once
-    raise KeyboardInterrupt
