@@ -1,8 +1,8 @@
 """Being stopped: by Ctrl-C, or by a scheduler, which sends SIGTERM and later SIGKILL.
 
 Both raise KeyboardInterrupt in the main thread, so that what was begun is removed. Python drops an
-exception that is raised inside a destructor or a callback of the garbage collector; an interrupt that fell
-into one is sent again.
+exception that is raised inside a destructor or a callback of the garbage collector; an interrupt that
+fell into one is sent again.
 """
 
 from __future__ import annotations
