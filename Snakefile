@@ -42,7 +42,7 @@ onstart:
 
 
 onsuccess:
-    remove_spectra()
+    clean_up()
 
 
 onerror:

@@ -230,6 +230,29 @@ def test_kills_at_ten_moments_end_in_the_same_tables(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_model_that_failed_is_made_by_the_next_run_and_shown_as_a_gap_until_then(tmp_path):
+    calm, shaken = tmp_path / "calm", tmp_path / "shaken"
+    for folder in (calm, shaken):
+        folder.mkdir()
+        make_study(folder, ["llama"], methods=["task_arithmetic"], sizes=[2])
+    snakemake(calm)
+    (merge,) = list(calm.glob("results/merges/*.json"))[:1]
+    obstacle = shaken / "results/evals" / merge.stem
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("a file where the folder of one model's results would be")
+    run = subprocess.run(command(), cwd=shaken, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    shown = shaken / "results/mini/incomplete"
+    with (shown / "tables/missing.csv").open(newline="") as stream:
+        assert {row["recipe_id"] for row in csv.DictReader(stream)} >= {merge.stem}
+    assert (shown / "report.html").exists()
+    obstacle.unlink()
+    snakemake(shaken)
+    assert digests(calm, "results/*/tables/*") == digests(shaken, "results/*/tables/*")
+    assert not shown.exists()
+
+
+@pytest.mark.slow
 def test_two_studies_at_once_share_their_models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_study(tmp_path, ["llama"], methods=["task_arithmetic", "tsv_m"], store_spectra=True)

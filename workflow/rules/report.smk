@@ -6,40 +6,44 @@
 # Steps:   both read the tables only; the report puts the SVG figures into its page
 #
 # Where models failed, nothing of this runs as a rule: a rule has all of its inputs. `show_gaps` then makes
-# the same of what is there, and the tables and the report show what is not. The next run makes it anew.
+# the same of what is there below results/<study>/incomplete, and the tables and the report show what is not.
+# Under the final names they would count as made, and the failed models would never be made again.
 
 import subprocess
 
 NOTEBOOK = f"{RESULTS}/{STUDY.name}/notebooks/study.ipynb"
 REPORT = f"{RESULTS}/{STUDY.name}/report.html"
+INCOMPLETE = f"{OUT}/incomplete"
 
 
 def show_gaps():
     """Make tables, figures, notebook and report of a study in which models failed."""
     if not any(Path(OUT).glob("status/*.json")):
         return
-    print("Some models failed; tables and report of the others:", file=sys.stderr)
+    print(f"Some models failed; the others are in {INCOMPLETE}:", file=sys.stderr)
     published = ["--published", STUDY.published] if STUDY.published else []
     title = ["--title", STUDY.title] if STUDY.title else []
     source = Path(workflow.basedir) / "notebooks/study.ipynb"
+    tables, drawn = f"{INCOMPLETE}/tables", f"{INCOMPLETE}/figures"
+    beside = ["--figures", drawn, "--out", f"{INCOMPLETE}/report.html", *title]
     for command in (
-        ["aggregate", "--study", STUDY.name, "--results", RESULTS, *published],
-        ["figures", TABLES, "--out", FIGURES],
-        ["notebook", source, TABLES, "--out", NOTEBOOK],
         [
-            "report",
-            TABLES,
-            "--figures",
-            FIGURES,
-            "--out",
-            REPORT,
-            "--study",
-            STUDY.name,
-            *title,
+            *("aggregate", "--study", STUDY.name, "--results", RESULTS),
+            *("--out", tables, *published),
         ],
+        ["figures", tables, "--out", drawn],
+        ["notebook", source, tables, "--out", f"{INCOMPLETE}/notebooks/study.ipynb"],
+        ["report", tables, "--study", STUDY.name, *beside],
     ):
         if subprocess.run(["wildmerge", *map(str, command)], check=False).returncode:
             return
+
+
+def clean_up():
+    """Remove what runs left that failed or were killed, when all jobs are done: no job needs it."""
+    if all(os.path.exists(f"{JOBS}/{job}.json") for job in study_jobs()):
+        for folder in (INCOMPLETE, f"{OUT}/spectra"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 rule notebook:

@@ -44,12 +44,6 @@ def spectra_bytes(wildcards):
     return checkpoint_bytes(spectra_pair(wildcards)[0])
 
 
-def remove_spectra():
-    """Remove the spectra that a run left which was killed before snakemake could, when no job needs them."""
-    if all(os.path.exists(f"{JOBS}/{job}.json") for job in study_jobs()):
-        shutil.rmtree(f"{OUT}/spectra", ignore_errors=True)
-
-
 rule spectra:
     input:
         ancient(expand(f"{OUT}/inspect/{{base}}.csv", base=STUDY.bases)),

@@ -121,11 +121,14 @@ def aggregate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse while a result is missing; default: show gaps.")
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder.", show_default="tables/ of the study's results")
+    ] = None,
 ) -> None:
     """Make the tables of a study from its results."""
     from wildmerge.reporting.tables import aggregate
 
-    print(f"tables: {aggregate(results, study, published, strict=strict)}")
+    print(f"tables: {aggregate(results, study, published, strict=strict, out=out)}")
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -60,7 +60,12 @@ class Tables(NamedTuple):
 
 
 def aggregate(
-    results: Path, study: str, published: Path | None = None, *, strict: bool = False
+    results: Path,
+    study: str,
+    published: Path | None = None,
+    *,
+    strict: bool = False,
+    out: Path | None = None,
 ) -> Path:
     """Compute and write all tables of a study; a result that is not there leaves a gap in them.
 
@@ -69,15 +74,16 @@ def aggregate(
         study: the study's name.
         published: CSV of published numbers to set beside Tables 1-3.
         strict: refuse a study with a gap.
+        out: the directory of the tables; default `results/<study>/tables`.
 
     Returns:
-        The directory of the tables, `results/<study>/tables`.
+        The directory of the tables.
 
     Raises:
         Refusal: a result is unreadable or of another model, models answered different items, or
             there is nothing to compare; with `strict`, a result is missing.
     """
-    out = Path(results) / study / "tables"
+    out = out or Path(results) / study / "tables"
     tables = compute_tables(Path(results), study, published, strict=strict)
     for name, frame in tables._asdict().items():
         write_atomically(out / f"{name}.csv", to_csv(frame))
