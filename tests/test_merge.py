@@ -106,6 +106,27 @@ def test_weights_are_base_plus_update_rounded_once(tiny, tmp_path):
     assert report["update_norm"] == pytest.approx(squares**0.5, rel=1e-5)
 
 
+def rounding_share(family, merged):
+    """What was written minus the exact sum of base and mean task vector, in float64."""
+    base, *experts = (load_file(f / "model.safetensors") for f in (family.base, *family.experts))
+    lost = update = 0.0
+    for name, start in base.items():
+        delta = torch.stack([e[name].double() - start.double() for e in experts]).mean(0)
+        lost += float((merged[name].double() - start.double() - delta).square().sum())
+        update += float(delta.square().sum())
+    return (lost / update) ** 0.5
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("bfloat16", 1e-3, 1), ("float32", 0, 1e-5)])
+def test_the_report_says_which_share_of_the_update_is_lost_in_rounding(
+    dtype, low, high, tiny, tmp_path
+):
+    report = merge(recipe(tiny, dtype=dtype), tmp_path / "merged", progress=False)
+    expected = rounding_share(tiny, load_file(tmp_path / "merged/model.safetensors"))
+    assert report["rounding_share"] == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert low < report["rounding_share"] < high
+
+
 def test_output_dtype_is_what_the_recipe_says(tiny, tmp_path):
     merge(recipe(tiny, dtype="float32"), tmp_path / "merged", progress=False)
     with safe_open(tmp_path / "merged/model.safetensors", "pt") as file:

@@ -188,6 +188,15 @@ def test_a_users_own_method_joins_table_1_and_names_are_escaped(tmp_path):
     assert read_tables(tables).table2.empty
 
 
+def test_a_merge_report_of_before_leaves_the_share_lost_in_rounding_unknown(tmp_path):
+    small(tmp_path, variants={"ties": {}, "iso_c": {}})
+    (path,) = (p for p in (tmp_path / "merges").glob("*.json") if "iso_c" in p.read_text())
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"rounding_share": 0.25}))
+    models = {row["method"]: row for row in rows(aggregate(tmp_path, "demo") / "models.csv")}
+    assert (models["iso_c"]["rounding_share"], models["ties"]["rounding_share"]) == ("0.25", "")
+
+
 # --- one key -----------------------------------------------------------------------------------
 
 

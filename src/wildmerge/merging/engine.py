@@ -119,16 +119,20 @@ class Engine:
             chunk=self.chunk,
         )
         update, facts = checks.split(self.function(vectors), vectors, self.method)
-        squares = 0.0
+        squares = lost = 0.0
         for at, part in checks.chunks(update, vectors, self.method):
             squares += _square(part)
-            merged = vectors.base_chunk(at).add(part)
-            writer.write(name, at.start, checks.rounded(merged, self._dtype_of(name), name))
+            base = vectors.base_chunk(at)
+            merged = base.add(part)
+            written = checks.rounded(merged, self._dtype_of(name), name)
+            writer.write(name, at.start, written)
+            # nearly equal numbers differ exactly: both differences are of float32's own
+            lost += _square(merged.copy_(written).sub_(base).sub_(part))
         writer.finish(name)
-        return {"norm": math.sqrt(squares), **facts}
+        return {"norm": math.sqrt(squares), "lost": math.sqrt(lost), **facts}
 
 
 def _square(part: torch.Tensor) -> float:
-    """Return the sum of squares of a chunk of an update; in float64 where float32 has no such number."""
+    """Return the sum of squares of a chunk; in float64 where float32 has no such number."""
     found = float(part.dot(part))
     return found if math.isfinite(found) else float(part.double().square().sum())

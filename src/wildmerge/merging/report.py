@@ -33,17 +33,21 @@ def build(
 
     Args:
         recipe: with every hyperparameter written out.
-        tensors: the facts of each tensor, with the L2 norm of its update.
+        tensors: the facts of each tensor, with the L2 norm of its update and of what rounding to the
+            output dtype took from it or added.
         warnings: what of checkpoints and alignment may make a merge wrong.
         remarks: what else is to be said of them.
         alignment: how the experts were aligned with the base.
         seconds: how long it took.
     """
-    norm = math.sqrt(sum(facts["norm"] ** 2 for facts in tensors.values()))
+    norm, lost = (
+        math.hypot(*(facts[name] for facts in tensors.values())) for name in ("norm", "lost")
+    )
     return {
         "schema": 1,
         "recipe": recipe.model_dump(mode="json"),
         "update_norm": norm,
+        "rounding_share": lost / norm if norm else None,
         "tensors": tensors,
         "warnings": [*warnings, *_remarks(tensors)],
         "remarks": [*remarks],

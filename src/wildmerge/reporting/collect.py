@@ -6,6 +6,7 @@ another model or of other items, is refused.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Results:
     benchmarks: pd.DataFrame
     answers: dict[tuple[str, str], Answers]  # by (recipe id, label of the benchmark)
     update_norms: dict[str, float]  # by recipe id, merges only
+    rounding_shares: dict[str, float]  # likewise; NaN where the report does not say it
     missing: pd.DataFrame  # a row a model and benchmark that is not there, and why
     remarks: pd.DataFrame  # a row a remark of a merge report or a result file
     provenance: pd.DataFrame  # kind, name, value, files
@@ -90,6 +92,7 @@ def collect(results: Path, study: str, *, strict: bool = False) -> Results:
         benchmarks,
         reading.answers,
         reading.norms,
+        reading.rounding,
         missing,
         pd.DataFrame(reading.remarks, columns=[*MODEL, "label", "remark"]),
         reading.provenance(),
@@ -103,6 +106,7 @@ class _Reading:
         self.results, self.failures = results, failures
         self.answers: dict[tuple[str, str], Answers] = {}
         self.norms: dict[str, float] = {}
+        self.rounding: dict[str, float] = {}
         self.missing: list[tuple[Any, ...]] = []
         self.remarks: list[tuple[Any, ...]] = []
         self.found: Counter[tuple[str, str, str]] = Counter()
@@ -127,8 +131,10 @@ class _Reading:
             raise Refusal(f"{path}: unknown schema {record.get('schema')!r}; {AGAIN}")
         try:
             self.norms[recipe.recipe_id] = float(record["update_norm"])
+            share = record.get("rounding_share")  # a report of before knows none
+            self.rounding[recipe.recipe_id] = math.nan if share is None else float(share)
         except (KeyError, TypeError, ValueError):
-            raise Refusal(f"{path}: no usable update_norm; {AGAIN}") from None
+            raise Refusal(f"{path}: no usable update_norm or rounding_share; {AGAIN}") from None
         self._remember(recipe, "", record, record.get("warnings") or ())
 
     def _result(self, recipe: Any, benchmark: Any, path: Path) -> None:

@@ -36,6 +36,7 @@ def model_table(found: Results) -> pd.DataFrame:
                     "stderr": found.stderr(recipe.recipe_id, found.labels),
                     "best_expert": best_name,
                     "update_norm": _norm(found, recipe),
+                    "rounding_share": found.rounding_shares.get(recipe.recipe_id, math.nan),
                 }
                 | _against(found, [recipe.recipe_id], base_id, *BASE)
                 | _against(found, [recipe.recipe_id], best_id, *BEST_EXPERT)
