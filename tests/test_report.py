@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from scipy.stats import t
 
 import synthetic_results
 from wildmerge.errors import Refusal
@@ -108,17 +109,18 @@ def test_the_story_counts_what_the_tables_hold(study):
     tables = read_tables(study / "tables")
     merges = [row for row in tables.models.itertuples() if row.kind == "merge"]
     above = sum(row.accuracy > row.base_accuracy for row in merges)
-    beat = sum(row.accuracy > row.best_expert_accuracy for row in merges)
+    beat = sum(row.delta_every_expert_low_points > 0 for row in merges)
     first = story.answer(tables)[0]
-    assert f"{above} of {len(merges)} merged models" in first
-    assert f"{beat} of {len(merges)}" in first
+    assert f": {above} of {len(merges)} (" in first
+    assert f"and {beat} of {len(merges)} (" in first
 
 
 def test_the_story_does_not_claim_a_gain_within_noise(study):
     tables = read_tables(study / "tables")
-    noisy = tables._replace(curves=tables.curves.assign(delta_stderr_points=1000.0))
-    assert story.answer(noisy)[0].startswith("Merging did not help beyond noise")
-    assert "within noise" in story.answer(noisy)[1]
+    undecided = tables.comparisons.assign(verdict="undecided")
+    first, second, _ = story.answer(tables._replace(comparisons=undecided))
+    assert first.startswith("Merging did not help beyond noise")
+    assert "0 gain and 0 lose" in second
 
 
 def test_the_notebook_is_clean_and_runs_on_the_tables(study):
@@ -220,7 +222,9 @@ def test_every_number_of_bases_and_experts_is_the_tables_number_rounded_once(pag
     for row in rows(study / "tables/scores.csv"):
         if row["kind"] == "base":
             score = rounded(str(100 * float(row["score"])), 1)
-            half = rounded(str(100 * 1.959963984540054 * float(row["stderr"])), 1)
+            n, variance = int(row["items"]), float(row["stderr"]) ** 2
+            spread = 100 * (variance + 2 / n**2) ** 0.5  # with two discordant items
+            half = rounded(repr(float(spread * t.ppf(0.975, n - 1))), 1)
             assert f"{score}\u00a0% ± {half}<" in text
     for row in rows(study / "tables/experts.csv"):
         assert f">{rounded(row['delta_points'], 1, '+')}<" in text
@@ -273,7 +277,7 @@ def test_the_studys_title_is_the_headline(small):
 
 def test_only_what_is_clearly_above_chance_is_painted_so(small):
     path, record = result_of(small, kind="base")
-    for correct, wanted in ((11, "noise"), (36, "gain"), (1, "loss")):
+    for correct, wanted in ((11, "undecided"), (36, "gain"), (1, "loss")):
         values = [1] * correct + [0] * (40 - correct)
         share = correct / 40
         stderr = (share * (1 - share) / 39) ** 0.5
@@ -295,7 +299,7 @@ def test_a_difference_is_coloured_only_beyond_noise(small):
         record["metrics"] = {"acc": {"score": share, "stderr": 0.08, "values": values}}
         path.write_text(json.dumps(record))
     page = write_again(small)
-    assert cell_class(page, "+2.50") == "noise"
+    assert cell_class(page, "+2.50") == "undecided"
     assert cell_class(page, "\u221250.0") == "loss"  # the expert that lost everything
 
 

@@ -13,6 +13,7 @@
 TABLES = f"{RESULTS}/{STUDY.name}/tables"
 FIGURES = f"{RESULTS}/{STUDY.name}/figures"
 TIDY_TABLES = [
+    "comparisons",
     "scores",
     "models",
     "curves",

@@ -2,11 +2,12 @@
 
 Accuracies are shares (0 to 1), differences are in points (hundredths of that), spreads over subsets
 are sample standard deviations (ddof = 1; unknown for a single subset). Means are over models that have
-a result on every benchmark; of a base that lacks one, nothing can be compared.
+a result on every benchmark; of a base that lacks one, nothing can be compared. Differences, their
+intervals and verdicts are those of the study's comparisons: nothing is computed here a second time.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,16 +15,27 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.collect import MODEL, Results
-from wildmerge.statistics.comparisons import above, mean_difference_points, stderr_over_subsets
-from wildmerge.statistics.estimates import paired_stderr, sample_deviation, stderr_of_mean
+from wildmerge.statistics.estimates import sample_deviation
+from wildmerge.statistics.of_models import MODEL as SINGLE
+from wildmerge.statistics.of_sizes import HALVES, SIZE
 
-# a reference -> the beginning of the names of its columns: its accuracy, and the difference to it
-BASE = ("base", "delta")
-BEST_EXPERT = ("best_expert", "delta_best_expert")
+INTERVAL = {  # column of comparisons -> how its name ends in the other tables
+    "estimate_points": "points",
+    "stderr_points": "stderr_points",
+    "low_points": "low_points",
+    "high_points": "high_points",
+    "p_adjusted": "p_adjusted",
+    "verdict": "verdict",
+}
+BASE, BEST_EXPERT, EVERY_EXPERT = "base", "best_expert", "every_expert"
+DELTA = {BASE: "delta", BEST_EXPERT: "delta_best_expert", EVERY_EXPERT: "delta_every_expert"}
+"""A reference -> how the names of the columns of the difference to it begin."""
+UNBIASED = "delta_best_expert_unbiased"
+"""The difference to the best expert without the luck of choosing it: begin of its columns."""
 
 
-def model_table(found: Results) -> pd.DataFrame:
-    """One row a complete model: mean accuracy over benchmarks, against its base and the best expert."""
+def model_table(found: Results, compared: pd.DataFrame) -> pd.DataFrame:
+    """One row a complete model: mean accuracy over benchmarks, against its base and the experts."""
     rows = []
     for base_id, recipes in _comparable(found):
         best_id, best_name = _best_expert(found, recipes)
@@ -34,16 +46,44 @@ def model_table(found: Results) -> pd.DataFrame:
                     "parameters": recipe.parameters,
                     "accuracy": found.accuracy(recipe.recipe_id, found.labels),
                     "stderr": found.stderr(recipe.recipe_id, found.labels),
+                    "base_accuracy": found.accuracy(base_id, found.labels),
                     "best_expert": best_name,
+                    "best_expert_accuracy": (
+                        found.accuracy(best_id, found.labels) if best_id else math.nan
+                    ),
                     "update_norm": _norm(found, recipe),
                     "rounding_share": found.rounding_shares.get(recipe.recipe_id, math.nan),
                 }
-                | _against(found, [recipe.recipe_id], base_id, *BASE)
-                | _against(found, [recipe.recipe_id], best_id, *BEST_EXPERT)
             )
     if not any(row["kind"] == "merge" for row in rows):
         raise Refusal(_why_nothing(found))
-    return pd.DataFrame(rows)
+    single = compared[(compared["what"] == SINGLE) & (compared["label"] == "")]
+    models = pd.DataFrame(rows)
+    counts = ["gained", "lost"]
+    models = _joined(models, single, BASE, DELTA[BASE], keys=RECIPE, extra=counts)
+    models = _joined(models, single, BEST_EXPERT, DELTA[BEST_EXPERT], keys=RECIPE)
+    return _joined(models, single, EVERY_EXPERT, DELTA[EVERY_EXPERT], keys=RECIPE)
+
+
+RECIPE = ["base", "variant", "n", "experts", "recipe_id"]
+POINT = ["base", "variant", "n"]
+
+
+def _joined(
+    frame: pd.DataFrame,
+    compared: pd.DataFrame,
+    reference: str,
+    name: str,
+    *,
+    keys: Sequence[str],
+    extra: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return a frame with the columns of its rows' difference to a reference."""
+    columns = {column: f"{name}_{end}" for column, end in INTERVAL.items()}
+    rows = compared[compared["reference"] == reference]
+    rows = rows[[*keys, *columns, *extra]].drop_duplicates(list(keys)).rename(columns=columns)
+    joined = frame.merge(rows, how="left", on=list(keys), validate="many_to_one")
+    return joined.fillna({f"{name}_verdict": ""})
 
 
 def _comparable(found: Results) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -88,41 +128,7 @@ def _norm(found: Results, recipe: Any) -> float:
     return 0.0 if recipe.kind == "base" else found.update_norms.get(recipe.recipe_id, math.nan)
 
 
-def _against(
-    found: Results, ids: list[str], reference: str | None, name: str, delta: str
-) -> dict[str, float]:
-    """The columns that compare the mean accuracy of one or more models with a reference's."""
-    columns = (f"{name}_accuracy", f"{delta}_points", f"{delta}_stderr_points")
-    if reference is None:
-        return dict.fromkeys(columns, math.nan)
-    return dict(zip(columns, _difference(found, found.labels, ids, reference), strict=True))
-
-
-def _difference(
-    found: Results, labels: list[str], ids: list[str], reference: str
-) -> tuple[float, float, float]:
-    """The reference's accuracy, the models' mean difference to it, and its standard error, in points.
-
-    The error joins the draw of items, compared item by item, and the draw of subsets.
-    """
-    beat = found.accuracy(reference, labels)
-    if not ids:
-        return beat, math.nan, math.nan
-    accuracies = [found.accuracy(model, labels) for model in ids]
-    items = stderr_of_mean(
-        [
-            paired_stderr(
-                [found.answers[model, label].values for model in ids],
-                found.answers[reference, label].values,
-            )
-            for label in labels
-        ]
-    )
-    error = 100 * stderr_over_subsets(items, accuracies)
-    return beat, mean_difference_points(accuracies, beat), error
-
-
-def score_table(found: Results) -> pd.DataFrame:
+def score_table(found: Results, compared: pd.DataFrame) -> pd.DataFrame:
     """One row a model and benchmark; without a result of the base there is no difference to it."""
     bases = found.recipes[found.recipes["kind"] == "base"]
     base_ids = dict(zip(bases["base"], bases["recipe_id"], strict=True))
@@ -132,10 +138,8 @@ def score_table(found: Results) -> pd.DataFrame:
             label, base_id = benchmark.label, base_ids[recipe.base]
             if (recipe.recipe_id, label) not in found.answers:
                 continue
-            result, difference = found.answers[recipe.recipe_id, label], (math.nan,) * 3
-            if (base_id, label) in found.answers:
-                difference = _difference(found, [label], [recipe.recipe_id], base_id)
-            compared = ("base_score", "delta_points", "delta_stderr_points")
+            result = found.answers[recipe.recipe_id, label]
+            base = found.answers.get((base_id, label))
             rows.append(
                 _identity(recipe)
                 | {
@@ -146,13 +150,18 @@ def score_table(found: Results) -> pd.DataFrame:
                     "stderr": result.stderr,
                     "items": result.items,
                     "chance": result.chance,
+                    "base_score": base.score if base else math.nan,
                 }
-                | dict(zip(compared, difference, strict=True))
             )
-    return pd.DataFrame(rows)
+    single = compared[(compared["what"] == SINGLE) & (compared["label"] != "")]
+    keys, counts = [*RECIPE, "label"], ["gained", "lost", "mcnemar_p"]
+    scores = _joined(pd.DataFrame(rows), single, BASE, DELTA[BASE], keys=keys, extra=counts)
+    return _joined(scores, single, "chance", "above_chance", keys=keys)
 
 
-def curve_tables(found: Results, models: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def curve_tables(
+    found: Results, models: pd.DataFrame, compared: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Mean accuracy against n, over all benchmarks and for each of them.
 
     Every base and variant gets its own n = 0 (the base) and n = 1 (the single experts), so that each
@@ -162,18 +171,46 @@ def curve_tables(found: Results, models: pd.DataFrame) -> tuple[pd.DataFrame, pd
     rows, benchmark_rows = [], []
     for base, of_base in models.groupby("base", sort=False):
         base_id = of_base.loc[of_base["kind"] == "base", "recipe_id"].iat[0]
-        best_id, _ = _best_expert(found, of_base)
         for point, planned in _points(found.recipes[found.recipes["base"] == base]):
             name = point["variant"] if point["n"] > 1 else ""
             members = of_base[(of_base["variant"] == name) & (of_base["n"] == point["n"])]
-            point |= {"subsets": len(members), "subsets_planned": planned}
-            rows.append(point | _mean_point(found, members, base_id, best_id))
+            ids = list(members["recipe_id"])
+            point |= {"point": name, "subsets": len(members), "subsets_planned": planned}
+            norm = fmean(members["update_norm"]) if ids else math.nan
+            mean = _spread(found, found.labels, ids, base_id) | {"update_norm": norm}
+            best = {"best_expert_accuracy": of_base["best_expert_accuracy"].iat[0]}
+            rows.append(point | mean | best)
             for benchmark in found.benchmarks.itertuples():
                 chance = found.answers[base_id, benchmark.label].chance
                 named = {"task": benchmark.task, "label": benchmark.label, "chance": chance}
-                spread = _spread(found, [benchmark.label], list(members["recipe_id"]), base_id)
+                spread = _spread(found, [benchmark.label], ids, base_id)
                 benchmark_rows.append(point | named | spread)
-    return pd.DataFrame(rows), pd.DataFrame(benchmark_rows)
+    return _with_comparisons(pd.DataFrame(rows), pd.DataFrame(benchmark_rows), compared)
+
+
+def _with_comparisons(
+    curves: pd.DataFrame, benchmark_curves: pd.DataFrame, compared: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Add to each point of the curves its difference to the base and to the best expert."""
+    sizes = compared[(compared["what"] == SIZE) & ~compared["is_average"]]
+    sizes = sizes.rename(columns={"variant": "point"})
+    keys = ["base", "point", "n"]
+    mean = sizes[(sizes["label"] == "") & (sizes["estimator"] != HALVES)]
+    corrected = sizes[sizes["estimator"] == HALVES]
+    curves = _joined(curves, mean, BASE, DELTA[BASE], keys=keys, extra=SHARES)
+    curves = _joined(curves, mean, BEST_EXPERT, DELTA[BEST_EXPERT], keys=keys)
+    curves = _joined(curves, corrected, BEST_EXPERT, UNBIASED, keys=keys)
+    above = mean[mean["reference"] == BEST_EXPERT]
+    above = above[[*keys, "subsets_above"]]
+    above = above.rename(columns={"subsets_above": "subsets_above_best_expert"})
+    curves = curves.merge(above, how="left", on=keys, validate="many_to_one")
+    curves = curves.rename(columns={"subsets_above": "subsets_above_base"}).drop(columns="point")
+    by_label = sizes[sizes["label"] != ""]
+    benchmark_curves = _joined(benchmark_curves, by_label, BASE, DELTA[BASE], keys=[*keys, "label"])
+    return curves, benchmark_curves.drop(columns="point")
+
+
+SHARES = ["subsets_all", "over", "subsets_above", "share_low_pct", "share_high_pct"]
 
 
 def _points(recipes: pd.DataFrame) -> Iterator[tuple[dict[str, Any], int]]:
@@ -185,30 +222,13 @@ def _points(recipes: pd.DataFrame) -> Iterator[tuple[dict[str, Any], int]]:
             yield {"base": base, "method": method, "variant": variant, "n": n}, len(planned)
 
 
-def _mean_point(
-    found: Results, members: pd.DataFrame, base_id: str, best_id: str | None
-) -> dict[str, float]:
-    """The columns of one point of a curve over all benchmarks, against base and best expert."""
-    ids = list(members["recipe_id"])
-    norm = fmean(members["update_norm"]) if ids else math.nan
-    counts = {
-        f"subsets_above_{name}": int(above(members["accuracy"], members[f"{name}_accuracy"]).sum())
-        for name, _ in (BASE, BEST_EXPERT)
-    }
-    best = _against(found, ids, best_id, *BEST_EXPERT)
-    return _spread(found, found.labels, ids, base_id) | best | counts | {"update_norm": norm}
-
-
 def _spread(found: Results, labels: list[str], ids: list[str], base_id: str) -> dict[str, float]:
-    """The columns of one point of a curve against the base."""
+    """The accuracy of one point of a curve, its spread over subsets, and the base's accuracy."""
     accuracies = [found.accuracy(model, labels) for model in ids]
-    beat, difference, error = _difference(found, labels, ids, base_id)
     return {
         "accuracy": fmean(accuracies) if ids else math.nan,
         "sd": sample_deviation(accuracies),
-        "base_accuracy": beat,
-        "delta_points": difference,
-        "delta_stderr_points": error,
+        "base_accuracy": found.accuracy(base_id, labels),
     }
 
 
@@ -216,7 +236,7 @@ def expert_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Each expert against its base, a row an expert and benchmark."""
     experts = scores[scores["kind"] == "expert"].rename(columns={"experts": "expert"})
     columns = ["base", "expert", "task", "label", "items", "chance", "base_score", "score"]
-    return experts[[*columns, "delta_points", "delta_stderr_points"]]
+    return experts[[*columns, *(f"delta_{end}" for end in INTERVAL.values())]]
 
 
 def benchmark_table(found: Results) -> pd.DataFrame:

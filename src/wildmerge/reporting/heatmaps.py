@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from wildmerge.reporting.drawing import make_panels, styled
 from wildmerge.reporting.printing import fixed
 from wildmerge.reporting.tables import Tables
-from wildmerge.statistics.comparisons import NOISE, verdicts
+from wildmerge.statistics.rows import GAIN, LOSS
 
 SOFT = "#777777"  # numbers within noise
 
@@ -28,9 +28,9 @@ def expert_figure(tables: Tables) -> Figure:
         of_base = experts[experts["base"] == base]
         cells = of_base.pivot(index="expert", columns="label").loc[of_base["expert"].unique()]
         gains = cells["delta_points"].reindex(columns=labels)
-        errors = cells["delta_stderr_points"].reindex(columns=labels)
+        verdicts = cells["delta_verdict"].reindex(columns=labels)
         _heat_map(axes, gains, limit, 1, "+")
-        noise = verdicts(gains, errors) == NOISE
+        noise = ~verdicts.isin([GAIN, LOSS]).to_numpy()
         for text in axes.texts:  # one in the middle of each cell that is known
             column, row = map(int, text.get_position())
             if noise[row, column]:

@@ -9,7 +9,7 @@ import pandas as pd
 from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.paper_tables import sizes
 from wildmerge.reporting.printing import UNKNOWN, fixed, markdown
-from wildmerge.statistics.comparisons import NOISE, verdicts
+from wildmerge.statistics.rows import UNDECIDED
 
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}
 CAPTIONS = {
@@ -28,7 +28,7 @@ class Cell(NamedTuple):
 
     share: str = UNKNOWN
     delta: str = UNKNOWN
-    verdict: str = NOISE  # gain, loss or noise
+    verdict: str = UNDECIDED  # gain, loss, equal or undecided
     gap: str = ""  # "14 of 15", where not all subsets are there
 
 
@@ -64,7 +64,7 @@ def _cell(row: Any) -> Cell:
     return Cell(
         fixed(row.pct_subsets_above_reference, 0),
         fixed(row.delta_points, 2, "+"),
-        str(verdicts(row.delta_points, row.delta_stderr_points)),
+        str(row.verdict),
         f"{row.subsets} of {row.subsets_planned}" if row.subsets < row.subsets_planned else "",
     )
 

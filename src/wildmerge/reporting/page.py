@@ -16,7 +16,6 @@ from wildmerge.reporting.paper_tables import sizes
 from wildmerge.reporting.printing import UNKNOWN, fixed, per_cent, signed, significant
 from wildmerge.reporting.published import DIFFERENCE
 from wildmerge.reporting.tables import Tables
-from wildmerge.statistics.comparisons import half_width, verdicts
 
 
 class Question(NamedTuple):
@@ -148,8 +147,8 @@ def base_rows(tables: Tables) -> list[BenchmarkRow]:
 
 
 def _score(row: pd.Series) -> Value:
-    text = f"{per_cent(row['score'])} ± {fixed(100 * float(half_width(row['stderr'])), 1)}"
-    return Value(text, str(verdicts(row["score"] - row["chance"], row["stderr"])))
+    half = (row["above_chance_high_points"] - row["above_chance_low_points"]) / 2
+    return Value(f"{per_cent(row['score'])} ± {fixed(half, 1)}", str(row["above_chance_verdict"]))
 
 
 def inspections(tables: Tables) -> list[InspectionTable]:
@@ -177,7 +176,7 @@ def expert_tables(tables: Tables) -> list[ExpertTable]:
     """Return each base's experts: mean accuracy, and gains on average and on each benchmark."""
     labels, found = list(tables.benchmarks["label"]), []
     gains = tables.experts.set_index(["base", "expert", "label"])
-    gains = gains[["delta_points", "delta_stderr_points"]]
+    gains = gains[["delta_points", "delta_verdict"]]
     for base, models in tables.models[tables.models["kind"] == "expert"].groupby(
         "base", sort=False
     ):
@@ -186,7 +185,7 @@ def expert_tables(tables: Tables) -> list[ExpertTable]:
                 model.experts,
                 per_cent(model.accuracy),
                 [
-                    _gain(model.delta_points, model.delta_stderr_points),
+                    _gain(model.delta_points, model.delta_verdict),
                     *(_gain(*gains.loc[(base, model.experts, label)]) for label in labels),
                 ],
             )
@@ -196,8 +195,8 @@ def expert_tables(tables: Tables) -> list[ExpertTable]:
     return found
 
 
-def _gain(points: float, stderr: float) -> Value:
-    return Value(signed(points, 1), str(verdicts(points, stderr)))
+def _gain(points: float, verdict: str) -> Value:
+    return Value(signed(points, 1), verdict)
 
 
 def paper_tables(tables: Tables) -> list[PaperTable]:

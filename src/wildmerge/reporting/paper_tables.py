@@ -7,14 +7,14 @@ in the published numbers, so the two can be compared by a join; `layouts.py` pri
 Source: arXiv 2511.21437, Tables 1-3.
 """
 
+import math
 from typing import Any
 
 import pandas as pd
 
 from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look
-from wildmerge.reporting.frames import BASE, BEST_EXPERT
+from wildmerge.reporting.frames import BASE, BEST_EXPERT, DELTA, UNBIASED
 from wildmerge.reporting.grids import whole_curves
-from wildmerge.statistics.comparisons import average_over_bases, share_above
 
 AVERAGE = "average"
 """What the rows of means over bases are called. A base may be called so, too: `is_average` decides."""
@@ -22,8 +22,11 @@ COLUMNS = (
     *("table", "reference", "base", "is_average", "method", "variant", "n"),
     *("subsets", "subsets_planned", "reference_accuracy_pct"),
     *("pct_subsets_above_reference", "pct_low", "pct_high"),
-    *("delta_points", "delta_stderr_points", "sd_points"),
+    *("delta_points", "delta_stderr_points", "delta_low_points", "delta_high_points"),
+    *("verdict", "sd_points"),
 )
+ENDS = {"points": "estimate", "stderr_points": "stderr", "low_points": "low", "high_points": "high"}
+"""How the name of a column ends -> how that of a comparison begins."""
 
 
 def belongs(number: int, method: str) -> bool:
@@ -33,61 +36,73 @@ def belongs(number: int, method: str) -> bool:
     return look(method).family == (WEIGHT_SPACE if number == 1 else SUBSPACE)
 
 
-def paper_table(number: int, curves: pd.DataFrame) -> pd.DataFrame:
-    """Compute one of the paper's tables.
+def paper_table(number: int, curves: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Lay out one of the paper's tables.
 
     Args:
         number: 1, 2 or 3.
         curves: the study's curves, as `frames.curve_tables` makes them.
+        compared: the study's comparisons, for the means over bases.
 
     Returns:
-        A row a base, variant and size, with the columns of the published numbers, a 95 % Wilson
-        interval of the share and the sample standard deviation over subsets; then, for two or more
-        bases, the rows of means over them. Points of a grid made at fewer sizes than its method are
-        left out. Without such a method the table has no rows.
+        A row a base, variant and size, with the columns of the published numbers, the 95 % interval
+        of the difference and of the share, and the sample standard deviation over subsets; then, for
+        two or more bases, the rows of means over them. The verdict on a difference to the best expert
+        is that without the luck of choosing it. Points of a grid made at fewer sizes than its method
+        are left out. Without such a method the table has no rows.
     """
     reference = BEST_EXPERT if number == 2 else BASE
+    points = whole_curves(curves)
     rows = [
-        {"table": number, "reference": reference[0]} | _cell(point, *reference)
-        for point in whole_curves(curves).to_dict("records")
+        _cell(point, reference)
+        for point in points.to_dict("records")
         if point["n"] > 0 and belongs(number, point["method"])
     ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).dropna(subset="reference_accuracy_pct")
+    frame = pd.DataFrame(rows, columns=list(COLUMNS[2:])).dropna(subset="reference_accuracy_pct")
+    frame.insert(0, "table", number)
+    frame.insert(1, "reference", reference)
     if frame["base"].nunique() < 2:
         return frame
-    return pd.concat([frame, _averages(frame)], ignore_index=True)[list(COLUMNS)]
+    means = compared[compared["is_average"] & (compared["reference"] == reference)]
+    means = _averages(frame, means)
+    return pd.concat([frame, means], ignore_index=True)[list(COLUMNS)]
 
 
-def _cell(point: dict[str, Any], name: str, delta: str) -> dict[str, Any]:
+def _cell(point: dict[str, Any], reference: str) -> dict[str, Any]:
     """One point of a curve against one reference."""
-    share, low, high = share_above(point[f"subsets_above_{name}"], point["subsets"])
     same = ("base", "method", "variant", "n", "subsets", "subsets_planned")
-    return {column: point[column] for column in same} | {
+    delta, count = DELTA[reference], point["subsets"]
+    above = point[f"subsets_above_{reference}"]
+    cell = {column: point[column] for column in same} | {
         "is_average": False,
-        "reference_accuracy_pct": 100 * point[f"{name}_accuracy"],
-        "pct_subsets_above_reference": share,
-        "pct_low": low,
-        "pct_high": high,
-        "delta_points": point[f"{delta}_points"],
-        "delta_stderr_points": point[f"{delta}_stderr_points"],
+        "reference_accuracy_pct": 100 * point[f"{reference}_accuracy"],
+        "pct_subsets_above_reference": 100 * above / count if count else math.nan,
         "sd_points": 100 * point["sd"],
+        "verdict": point[f"{delta}_verdict"],
     }
+    if reference == BASE:
+        cell |= {"pct_low": point["share_low_pct"], "pct_high": point["share_high_pct"]}
+    elif point[f"{UNBIASED}_verdict"]:
+        cell["verdict"] = point[f"{UNBIASED}_verdict"]
+    return cell | {f"delta_{end}": point[f"{delta}_{end}"] for end in ENDS}
 
 
-def _averages(frame: pd.DataFrame) -> pd.DataFrame:
+def _averages(frame: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """The unweighted mean over bases of each cell; sizes that some base lacks are left out."""
     rows, bases = [], frame["base"].nunique()
     keys = ["table", "reference", "method", "variant", "n"]
+    found = {(row.variant, row.n): row for row in compared.itertuples()}
     for key, cells in frame.groupby(keys, sort=False):
-        if len(cells) < bases:
+        variant, n = key[3], key[4]
+        mean = found.get((variant if n > 1 else "", n))
+        if len(cells) < bases or mean is None:
             continue
-        delta, stderr = average_over_bases(cells["delta_points"], cells["delta_stderr_points"])
-        means = cells[["reference_accuracy_pct", "pct_subsets_above_reference"]].mean()
+        shares = cells[["reference_accuracy_pct", "pct_subsets_above_reference"]].mean()
         counts = cells[["subsets", "subsets_planned"]].min()
         rows.append(
             dict(zip(keys, key, strict=True))
-            | {"base": AVERAGE, "is_average": True, "delta_points": delta}
-            | {"delta_stderr_points": stderr, **means, **counts}
+            | {"base": AVERAGE, "is_average": True, "verdict": mean.verdict, **shares, **counts}
+            | {f"delta_{end}": getattr(mean, f"{column}_points") for end, column in ENDS.items()}
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -12,8 +12,11 @@ import pandas as pd
 from wildmerge.errors import Refusal
 from wildmerge.reporting import published as published_numbers
 from wildmerge.reporting.appearance import use
+from wildmerge.reporting.arrays import base_answers, choices
 from wildmerge.reporting.collect import collect
 from wildmerge.reporting.frames import (
+    DELTA,
+    UNBIASED,
     benchmark_table,
     curve_tables,
     expert_table,
@@ -23,19 +26,26 @@ from wildmerge.reporting.frames import (
 from wildmerge.reporting.inspection import cosine_table, inspection_table
 from wildmerge.reporting.layouts import to_latex, to_markdown
 from wildmerge.reporting.paper_tables import paper_table
+from wildmerge.statistics.comparisons import compare
+from wildmerge.statistics.rows import TEXT as COMPARISON_TEXT
 from wildmerge.storage.files import write_atomically
 
+VERDICTS = (*DELTA.values(), UNBIASED, "above_chance")
 TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
     *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
     *("name", "value", "reference", "other", "merges", "remarks", "refusal", "remark", "why"),
-    *("average_differs_in", "family", "source"),
+    *("average_differs_in", "family", "source", *COMPARISON_TEXT),
+    *(f"{name}_verdict" for name in VERDICTS),
 )
 
 
 class Tables(NamedTuple):
     """The tables of a study, one frame and one CSV file each."""
 
+    comparisons: (
+        pd.DataFrame
+    )  # a row a comparison: estimate, interval, verdict; all others select from it
     scores: pd.DataFrame  # a row a model and benchmark
     models: pd.DataFrame  # a row a model: mean accuracy, against base and best expert
     curves: pd.DataFrame  # a row a base, variant and n: the mean over subsets
@@ -100,15 +110,17 @@ def compute_tables(results: Path, study: str, published: Path | None, *, strict:
     found = collect(results, study, strict=strict)
     methods = _methods(results / study / "methods.csv")
     use(methods)
-    models, scores = model_table(found), score_table(found)
-    curves, benchmark_curves = curve_tables(found, models)
+    compared = compare(base_answers(found), choices(found.recipes))
+    models, scores = model_table(found, compared), score_table(found, compared)
+    curves, benchmark_curves = curve_tables(found, models, compared)
     inspected, bases = results / study / "inspect", list(found.recipes["base"].unique())
-    numbered = [paper_table(number, curves) for number in (1, 2, 3)]
+    numbered = [paper_table(number, curves, compared) for number in (1, 2, 3)]
     comparison = pd.DataFrame(columns=published_numbers.COLUMNS)
     if published:
         known = published_numbers.read_published(published)
         comparison = published_numbers.compare(known, numbered)
     return Tables(
+        comparisons=compared,
         scores=scores,
         models=models,
         curves=curves,

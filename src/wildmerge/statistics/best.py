@@ -13,14 +13,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wildmerge.statistics.paired import DISCORDANT, Estimate, Floats
+from wildmerge.statistics.paired import DISCORDANT, Clusters, Estimate, Floats, cluster_sums
 
 GROUPS = 20
 SPLITS = 50
 
 
 def against_best(
-    candidates: Sequence[Floats], model: Sequence[Floats], generator: np.random.Generator
+    candidates: Sequence[Floats],
+    model: Sequence[Floats],
+    generator: np.random.Generator,
+    clusters: Sequence[Clusters | None] | None = None,
 ) -> Estimate:
     """Estimate a model's mean difference to the candidate that other items would choose.
 
@@ -28,8 +31,9 @@ def against_best(
         candidates: per benchmark, the candidates' item scores, (candidates, items).
         model: per benchmark, the model's item scores, (items,).
         generator: of groups and halves; seed it from the comparison's name.
+        clusters: see `paired.difference`; a cluster is never divided.
     """
-    sums, counts = _grouped(candidates, model, generator)
+    sums, counts = _grouped(candidates, model, clusters or [None] * len(model), generator)
     halves = np.zeros((SPLITS, GROUPS), bool)
     for row in halves:
         row[generator.permutation(GROUPS)[: GROUPS // 2]] = True
@@ -48,15 +52,19 @@ def _without(group: int, sums: Floats, counts: Floats, halves: NDArray[np.bool_]
 
 
 def _grouped(
-    candidates: Sequence[Floats], model: Sequence[Floats], generator: np.random.Generator
+    candidates: Sequence[Floats],
+    model: Sequence[Floats],
+    clusters: Sequence[Clusters | None],
+    generator: np.random.Generator,
 ) -> tuple[Floats, Floats]:
     """Return sums over random groups of items, (groups, candidates + 1, benchmarks), and their sizes."""
     sums = np.zeros((GROUPS, len(candidates[0]) + 1, len(model)))
     counts = np.zeros((GROUPS, len(model)))
     for k, (others, own) in enumerate(zip(candidates, model, strict=True)):
-        group = (generator.permutation(len(own)) + generator.integers(GROUPS)) % GROUPS
-        counts[:, k] = np.bincount(group, minlength=GROUPS)
-        for row, scores in enumerate([*others, own]):
+        totals, sizes = cluster_sums(np.vstack([others, own]), clusters[k])
+        group = (generator.permutation(len(sizes)) + generator.integers(GROUPS)) % GROUPS
+        counts[:, k] = np.bincount(group, sizes, GROUPS)
+        for row, scores in enumerate(totals):
             sums[:, row, k] = np.bincount(group, scores, GROUPS)
     return sums, counts
 
@@ -74,9 +82,10 @@ def _compare_halves(sums: Floats, counts: Floats, halves: NDArray[np.bool_]) -> 
 
 
 def _best(sums: Floats, counts: Floats) -> NDArray[np.intp]:
-    """Return the candidate of the best mean over benchmarks in each split; of equals the first."""
-    with np.errstate(
-        invalid="ignore", divide="ignore"
-    ):  # a half without items of a small benchmark
-        means = np.nanmean(sums / counts[:, None], axis=2)
-    return np.asarray(means[:, :-1].argmax(1), np.intp)
+    """Return the candidate of the best mean over benchmarks in each split; of equals the first.
+
+    A half may lack all items of a small benchmark; the mean is over the others.
+    """
+    there = counts > 0
+    means = np.divide(sums, counts[:, None], out=np.zeros_like(sums), where=there[:, None])
+    return np.asarray(means[:, :-1].sum(2).argmax(1), np.intp)

@@ -1,4 +1,4 @@
-"""Estimates of one thing and their uncertainty: spreads, standard errors, shares, correlations.
+"""Numbers that describe one set of values: spreads, standard errors, correlations, and "above".
 
 Accuracies are shares between 0 and 1; a number "in points" is in percentage points, so 0.512 against
 0.500 is +1.2 points. Means are `statistics.fmean`, which sums without rounding error: the order of
@@ -10,8 +10,22 @@ from collections.abc import Sequence
 from statistics import stdev
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+SAME_ACCURACY = 1e-9
+"""Two means of the same benchmark scores, added in another order, differ by less than this; one item
+more or less in 100,000 items over 100 benchmarks differs by more."""
+
+
+def above(values: ArrayLike, references: ArrayLike) -> NDArray[np.bool_]:
+    """Return which accuracies (0 to 1) are strictly above their references; equal ones are not.
+
+    Args:
+        values: accuracies, of any shape.
+        references: the accuracies to beat, of the same shape, or one for all.
+    """
+    return np.subtract(values, references) > SAME_ACCURACY
 
 
 def sample_deviation(values: Sequence[float]) -> float:
@@ -24,25 +38,6 @@ def sample_deviation(values: Sequence[float]) -> float:
         The deviation in the values' unit; NaN for fewer than two values, where it is unknown.
     """
     return stdev(values) if len(values) > 1 else math.nan
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share, which holds at 0 %, 100 % and few trials.
-
-    Args:
-        successes: number of successes.
-        trials: number of trials, at least 1.
-
-    Returns:
-        Lower and upper end, both between 0 and 1.
-
-    Raises:
-        ValueError: if the counts are impossible.
-
-    Source: E. B. Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
-    """
-    low, high = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-    return float(low), float(high)
 
 
 def stderr_of_mean(stderrs: Sequence[float]) -> float:
@@ -60,33 +55,6 @@ def stderr_of_mean(stderrs: Sequence[float]) -> float:
     if not stderrs:
         raise ValueError("the mean of no benchmarks is undefined")
     return math.hypot(*stderrs) / len(stderrs)
-
-
-def combined_stderr(*stderrs: float) -> float:
-    """Return the standard error of a sum or difference of independent estimates.
-
-    An unknown part (NaN) counts as 0: it is not known to add anything.
-    """
-    return math.hypot(*(value for value in stderrs if not math.isnan(value)))
-
-
-def paired_stderr(answers: ArrayLike, reference: ArrayLike) -> float:
-    """Return the standard error of (mean score of some models - score of a reference).
-
-    All models answer the same items, so the difference is taken item by item: most of the luck of
-    the draw of items cancels.
-
-    Args:
-        answers: the models' values of the items of one benchmark, (n_models, n_items).
-        reference: the reference's values of the same items, (n_items,).
-
-    Returns:
-        The standard error as a share; NaN for a single item, where it is unknown.
-    """
-    if np.size(reference) < 2:
-        return math.nan
-    differences = np.asarray(answers, dtype=np.float64).mean(axis=0) - np.asarray(reference)
-    return float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 Clusters = NDArray[np.int64]
 
 LEVEL = 0.95
+FEW_CLUSTERS = 50
+"""With fewer, clusters of unlike sizes count as the smaller number that their sizes amount to."""
 DISCORDANT = 2.0
 """Items answered differently that are added to the variance of the whole study."""
 
@@ -111,7 +113,7 @@ def difference(
 
 def item_variance(
     differences: Floats, benchmarks: int, clusters: Clusters | None = None
-) -> tuple[float, int]:
+) -> tuple[float, float]:
     """Return the variance v_k of one benchmark's mean difference, and its degrees of freedom.
 
     Args:
@@ -122,11 +124,36 @@ def item_variance(
     n = len(differences)
     if clusters is None:
         spread = float(differences.var(ddof=1)) / n if n > 1 else 0.0
-        return spread + DISCORDANT / (benchmarks * n * n), max(n - 1, 1)
-    _, group = np.unique(clusters, return_inverse=True)
-    sizes = np.bincount(group)
-    totals = np.bincount(group, differences - differences.mean())
+        return spread + DISCORDANT / (benchmarks * n * n), max(n - 1.0, 1.0)
+    totals, sizes = cluster_sums(differences - differences.mean(), clusters)
     count = len(sizes)
     spread = float(totals @ totals) / n**2 * count / (count - 1) if count > 1 else 0.0
     size = float(sizes @ sizes) / n  # of the cluster that an item is in, on average
-    return spread + DISCORDANT * size / (benchmarks * n * n), max(count - 1, 1)
+    return spread + DISCORDANT * size / (benchmarks * n * n), max(degrees(sizes), 1.0)
+
+
+def degrees(sizes: Floats) -> float:
+    """Return the degrees of freedom of a variance over clusters of these sizes."""
+    squares = sizes**2
+    effective = float(squares.sum() ** 2 / (squares**2).sum())
+    return (effective if len(sizes) < FEW_CLUSTERS else len(sizes)) - 1
+
+
+def cluster_sums(values: Floats, clusters: Clusters | None) -> tuple[Floats, Floats]:
+    """Return the sums of the items' values over each cluster, and the number of items in each.
+
+    Args:
+        values: (..., items).
+        clusters: the cluster of each item, (items,); None: every item is one of its own.
+
+    Returns:
+        Sums, (..., clusters), and sizes, (clusters,).
+    """
+    if clusters is None:
+        return np.asarray(values, np.float64), np.ones(values.shape[-1])
+    _, group = np.unique(clusters, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    starts = np.concatenate([[0], sizes.cumsum()[:-1]])
+    sums = np.add.reduceat(np.asarray(values, np.float64)[..., order], starts, axis=-1)
+    return sums, sizes.astype(np.float64)

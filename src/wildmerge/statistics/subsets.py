@@ -12,9 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 from scipy.special import ndtr
 
-from wildmerge.statistics.paired import DISCORDANT, Clusters, Estimate, Floats, difference
+from wildmerge.statistics.paired import (
+    DISCORDANT,
+    Clusters,
+    Estimate,
+    Floats,
+    cluster_sums,
+    difference,
+)
 
 ENOUGH = 5
 """Subsets from which on an interval for all subsets says something: t(1) is 12.7, t(2) 4.3."""
@@ -35,9 +43,26 @@ def subset_mean(
         The estimate; `subsets` of it is NaN where one subset of several was tried, which says nothing
         about the others.
     """
-    tried = len(differences[0])
-    found = difference([d.mean(0) for d in differences], clusters)
     means = np.mean([d.mean(1) for d in differences], axis=0)
+    return from_means([d.mean(0) for d in differences], means, subsets, clusters)
+
+
+def from_means(
+    differences: Sequence[Floats],
+    means: Floats,
+    subsets: int,
+    clusters: Sequence[Clusters | None] | None = None,
+) -> Estimate:
+    """Estimate the same from each item's mean over subsets and each subset's mean over items.
+
+    Args:
+        differences: per benchmark, the mean over tried subsets, (items,).
+        means: of the tried subsets, over items and benchmarks, (tried,).
+        subsets: how many there are in all, C.
+        clusters: see `paired.difference`.
+    """
+    tried = len(means)
+    found = difference(differences, clusters)
     if tried > 1:
         spread = (1 - tried / subsets) * float(means.var(ddof=1)) / tried
     else:
@@ -57,7 +82,10 @@ def printed(estimate: Estimate, subsets: int) -> Estimate:
 
 
 def share_above(
-    differences: Sequence[Floats], subsets: int, generator: np.random.Generator
+    differences: Sequence[Floats],
+    subsets: int,
+    generator: np.random.Generator,
+    clusters: Sequence[Clusters | None] | None = None,
 ) -> Floats:
     """Draw from the posterior of the share of all subsets whose true difference is above 0.
 
@@ -69,13 +97,14 @@ def share_above(
         differences: per benchmark, (tried subsets, items).
         subsets: how many there are in all.
         generator: of the draws; seed it from the cell's name.
+        clusters: see `paired.difference`.
 
     Returns:
         Draws of the share, (4000,): quantiles of them (method "inverted_cdf") are its interval.
     """
     observed = np.mean([d.mean(1) for d in differences], axis=0)
     tried = len(observed)
-    values, basis = np.linalg.eigh(covariance(differences))
+    values, basis = np.linalg.eigh(covariance(differences, clusters))
     values = np.maximum(values, 1e-15)
     seen, ones = basis.T @ observed, basis.T @ np.ones(tried)
     spread = float(observed.std(ddof=1)) if tried > 1 else 0.0
@@ -99,18 +128,53 @@ def share_above(
     return np.asarray(above / subsets, np.float64)
 
 
-def covariance(differences: Sequence[Floats]) -> Floats:
+def covariance(
+    differences: Sequence[Floats], clusters: Sequence[Clusters | None] | None = None
+) -> Floats:
     """Return the covariance of the tried subsets' mean differences that the draw of items makes.
 
     Args:
         differences: per benchmark, (tried subsets, items).
+        clusters: see `paired.difference`.
 
     Returns:
         (tried subsets, tried subsets).
     """
     count = len(differences)
-    parts = [
-        np.atleast_2d(np.cov(d)) / d.shape[1] + DISCORDANT / (count * d.shape[1] ** 2)
-        for d in differences
-    ]
-    return np.asarray(sum(parts) / count**2, np.float64)
+    total = np.zeros((len(differences[0]),) * 2)
+    for d, group in zip(differences, clusters or [None] * count, strict=True):
+        sums, sizes = cluster_sums(d - d.mean(1, keepdims=True), group)
+        n, drawn = d.shape[1], len(sizes)
+        spread = sums @ sums.T / n**2 * drawn / (drawn - 1) if drawn > 1 else 0.0
+        total += spread + DISCORDANT * float(sizes @ sizes) / n / (count * n**2)
+    return np.asarray(total / count**2, np.float64)
+
+
+def of_other_experts(
+    estimate: Estimate, differences: Sequence[Floats], *, subsets: int, n: int, experts: int
+) -> float:
+    """Return the half-width of the 95 % interval of the mean, were these experts a draw of their kind.
+
+    V = A + v [n / (E - n) + (1 - S/C) / S], where v is what subsets differ by beyond their items; exact
+    where experts add up.
+
+    Args:
+        estimate: of the mean over all subsets.
+        differences: per benchmark, (tried subsets, items).
+        subsets: how many there are in all, C.
+        n: experts in a subset.
+        experts: E.
+
+    Returns:
+        The half-width, as a share; NaN where it says nothing: all experts are merged, or fewer than
+        five subsets were tried.
+    """
+    tried, count = estimate.tried, len(differences)
+    if n >= experts or tried < ENOUGH:
+        return math.nan
+    own = np.mean([d.mean(1) for d in differences], axis=0).var(ddof=1)
+    scatter = [(d - d.mean(0)).var(1).mean() / d.shape[1] for d in differences]
+    luck = sum(scatter) * tried / (tried - 1) / count**2
+    drawn = max(0.0, float(own - luck)) * (n / (experts - n) + (1 - tried / subsets) / tried)
+    of_items = float(stats.t.ppf(0.975, estimate.df)) ** 2 * estimate.items
+    return math.sqrt(of_items + float(stats.t.ppf(0.975, min(tried, experts) - 1)) ** 2 * drawn)
