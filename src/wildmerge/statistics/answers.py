@@ -59,7 +59,8 @@ class BaseAnswers:
     @cached_property
     def complete(self) -> NDArray[np.bool_]:
         """Which models have a result on every benchmark, (models,)."""
-        return np.all(list(self.known.values()), axis=0)
+        complete: NDArray[np.bool_] = np.all(list(self.known.values()), axis=0)
+        return complete
 
     @cached_property
     def base(self) -> int | None:

@@ -12,7 +12,7 @@ from wildmerge.statistics.best import against_best
 from wildmerge.statistics.of_sizes import HALVES, TRIED, SizeAnswers, generator, over
 from wildmerge.statistics.paired import Estimate, Floats, difference
 from wildmerge.statistics.rows import Row
-from wildmerge.statistics.subsets import from_means, of_tried, printed
+from wildmerge.statistics.subsets import from_means, printed
 
 PAIR, STEP, CHOICE = "pair", "step", "choice"
 
@@ -102,7 +102,7 @@ def _joined(smaller: SizeAnswers, larger: SizeAnswers, items: Sequence[Floats]) 
     parts = []
     for size in (smaller, larger):
         found = from_means(size.values, size.accuracy, size.size.all, size.answers.groups)
-        parts.append(found if printed(found, size.size.all) == found else of_tried(found))
+        parts.append(printed(found, size.size.all))
     joined = difference(items, larger.answers.groups)
     drawn = [part.tried for part in parts if part.subsets > 0]
     return replace(joined, subsets=sum(part.subsets for part in parts), tried=min(drawn, default=1))

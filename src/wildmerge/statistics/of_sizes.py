@@ -15,7 +15,7 @@ from wildmerge.statistics.best import against_best
 from wildmerge.statistics.estimates import above
 from wildmerge.statistics.paired import Estimate, Floats, difference
 from wildmerge.statistics.rows import Row
-from wildmerge.statistics.subsets import from_means, of_other_experts, of_tried, printed
+from wildmerge.statistics.subsets import enough, from_means, of_other_experts, of_tried, printed
 from wildmerge.statistics.subsets import share_above as draw_shares
 
 SIZE, AVERAGE = "size", "average"
@@ -192,7 +192,7 @@ def _average(members: Sequence[SizeAnswers], reference: str, rows: Sequence[int 
     count = len(members)
     mean = [np.mean(of_label, axis=0) for of_label in zip(*items, strict=True)]
     joined = difference(mean, members[0].answers.groups)
-    everything = all(printed(e, m.size.all) == e for e, m in zip(found, members, strict=True))
+    everything = all(enough(len(m.size.rows), m.size.all) for m in members)
     drawn = sum(e.subsets for e in found) / count**2 if everything else 0.0
     joined = replace(joined, subsets=drawn, tried=min(e.tried for e in found))
     counts = [m.counts() for m in members]
@@ -212,9 +212,8 @@ def _average(members: Sequence[SizeAnswers], reference: str, rows: Sequence[int 
 
 def over(estimate: Estimate, every: int) -> dict[str, Any]:
     """Return the columns that say which subsets an interval is of, and both intervals in points."""
-    chosen = printed(estimate, every)
     columns: dict[str, Any] = {
-        "over": ALL if chosen == estimate else TRIED,
+        "over": ALL if enough(estimate.tried, every) else TRIED,
         "estimator": "subsets",
     }
     columns |= ends(estimate.value, of_tried(estimate).half_width(), "tried")

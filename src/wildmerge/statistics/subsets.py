@@ -77,8 +77,12 @@ def of_tried(estimate: Estimate) -> Estimate:
 
 def printed(estimate: Estimate, subsets: int) -> Estimate:
     """Return the estimate whose interval is worth printing: of all subsets, or of those tried."""
-    enough = estimate.tried >= min(ENOUGH, subsets)
-    return estimate if enough else of_tried(estimate)
+    return estimate if enough(estimate.tried, subsets) else of_tried(estimate)
+
+
+def enough(tried: int, subsets: int) -> bool:
+    """Say whether so many subsets of all say something about the others."""
+    return tried >= min(ENOUGH, subsets)
 
 
 def share_above(
