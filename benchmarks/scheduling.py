@@ -42,19 +42,30 @@ if "run" in sys.orig_argv:
 
         def check(self, benchmarks): pass
 
+        def share(self, evaluations, results):
+            from wildmerge.scoring.items import share_items
+            from wildmerge.tasks.questions import Asked, Item
+            for evaluation in evaluations:
+                task = evaluation.benchmark.task
+                items = [Item(task, str(i), str(i), (0,), 4, 1) for i in range(20)]
+                share_items(evaluation.items(results), Asked(task, tuple(items)))
+
         def score(self, folder, name, evaluations, results, **callbacks):
+            from wildmerge.scoring.items import write_answers
             from wildmerge.storage.files import write_json
             time.sleep({STAND_IN} / 2)
             for evaluation in evaluations:
                 task, metric = evaluation.benchmark.task, evaluation.benchmark.metric
                 seed = hash((name, task)) % 7
                 values = [int(i % 7 <= seed) for i in range(20)]
-                score = {{"score": sum(values) / 20, "stderr": 0.1, "values": values}}
+                file = evaluation.answers(results, name)
+                write_answers(file, {{metric: values}}, [-1.0] * 20, [-2.0] * 20)
+                score = {{"score": sum(values) / 20, "stderr": 0.1}}
                 write_json(evaluation.path(results, name), {{
-                    "schema": 2, "model": name, "evaluation_id": evaluation.id, "task": task, "n": 20,
+                    "schema": 3, "model": name, "evaluation_id": evaluation.id, "task": task, "n": 20,
                     "chance": 0.25, "metrics": {{metric: score}}, "documents": task, "remarks": [],
-                    "items": {{"doc_hash": [str(i) for i in range(20)]}}, "settings": {{}},
-                    "versions": {{}}, "tokens": {{}}, "scored_by": {{}},
+                    "settings": {{}},
+                    "versions": {{}}, "tokens": {{}}, "scored_by": {{"backend": "hf", "fallback": None}},
                 }})
 
     def merge(recipe, out, **options):

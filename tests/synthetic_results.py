@@ -9,9 +9,15 @@ import hashlib
 import itertools
 import json
 import random
+import statistics
 import zlib
 from pathlib import Path
 from typing import Any
+
+from wildmerge.scoring.items import share_items, write_answers
+from wildmerge.study.evaluation import Evaluation
+from wildmerge.study.file import Benchmark
+from wildmerge.tasks.questions import Asked, Item
 
 BASES = ("tiny-llama", "tiny-qwen3")
 EXPERTS = ("arithmetic", "brackets", "copying", "dates", "letters", "sorting")
@@ -99,28 +105,55 @@ def write_inspection(study: Path, base: str, experts: tuple[str, ...]) -> None:
 
 
 def write_evaluation(
-    results: Path, recipe: dict[str, Any], benchmark: dict[str, Any], correct: list[int]
+    results: Path, recipe: dict[str, Any], benchmark: dict[str, Any], correct: list[float]
 ) -> Path:
-    """Write one result file from its items' correctness (0 or 1)."""
-    score = sum(correct) / len(correct)
-    task, evaluation_id = benchmark["task"], benchmark["evaluation_id"]
-    stderr = (score * (1 - score) / (len(correct) - 1)) ** 0.5
+    """Write one result from its items' values, most often 0 or 1."""
+    task = benchmark["task"]
+    asked = Evaluation(Benchmark(task=task), benchmark["evaluation_id"])
+    where = results, recipe["recipe_id"]
     record = {
-        "schema": 2,
+        "schema": 3,
         "model": recipe["recipe_id"],
         "task": task,
-        "evaluation_id": evaluation_id,
+        "evaluation_id": asked.id,
         "n": len(correct),
         "chance": TASKS.get(task, 0.25),
-        "metrics": {benchmark["metric"]: {"score": score, "stderr": stderr, "values": correct}},
-        "items": {"doc_hash": [_digest(f"{task}{i}") for i in range(len(correct))]},
+        "metrics": {benchmark["metric"]: summary(correct)},
         "documents": _digest(f"documents of {task}"),
         "scored_by": {"backend": "hf", "fallback": None},
         "settings": {"backend": "hf", "dtype": "float32"},
         "versions": {"lm_eval": "0.4.13", "torch": "2.13.0"},
     }
-    path = results / "evals" / recipe["recipe_id"] / f"{task}-{evaluation_id}.json"
-    return _write_json(path, record)
+    share_items(asked.items(results), asked_of(task, len(correct)))
+    _write_answers(asked.answers(*where), {benchmark["metric"]: correct})
+    return _write_json(asked.path(*where), record)
+
+
+def asked_of(task: str, count: int) -> Asked:
+    """Return made-up items of a task."""
+    hashes = [_digest(f"{task}{number}") for number in range(count)]
+    items = [Item(task, digest, digest, (0,), 4, 1) for digest in hashes]
+    return Asked(_digest(f"documents of {task}"), tuple(items))
+
+
+def change_answers(path: Path, **metrics: list[float]) -> None:
+    """Give a result other metrics or values of them."""
+    record = json.loads(path.read_text())
+    _write_answers(path.with_suffix(".parquet"), metrics)
+    record["metrics"] = {metric: summary(values) for metric, values in metrics.items()}
+    path.write_text(json.dumps(record))
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Return mean and standard error of the values."""
+    mean = sum(values) / len(values)
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"score": mean, "stderr": deviation / len(values) ** 0.5}
+
+
+def _write_answers(path: Path, metrics: dict[str, list[float]]) -> None:
+    count = len(next(iter(metrics.values())))
+    write_answers(path, metrics, [-1.5] * count, [-2.0] * count)
 
 
 def write_merge_report(results: Path, recipe: dict[str, Any], norm: float) -> Path:

@@ -11,6 +11,7 @@ from lm_eval.tasks import TaskManager
 from mini_study import make_task
 from wildmerge.cli.main import main
 from wildmerge.errors import Refusal
+from wildmerge.scoring.items import read_items, read_values
 from wildmerge.scoring.progress import RequestsBar
 from wildmerge.scoring.result import read_result
 from wildmerge.scoring.session import Session
@@ -54,11 +55,14 @@ def test_scores_are_those_of_lm_eval(tiny_qwen3, tasks, tmp_path, backend, fewsh
         bootstrap_iters=0,
     )
     samples = theirs["samples"]["mini_one"]
+    answers = tmp_path / "out/evals/model/mini_one-mini_one.parquet"
     for metric in ("acc", "acc_norm"):  # another metric of the same answers costs nothing
-        found = ours["metrics"][metric]
-        assert found["score"] == theirs["results"]["mini_one"][f"{metric},none"]
-        assert found["values"] == [int(s[metric]) for s in samples]
-    assert ours["items"]["doc_hash"] == [s["doc_hash"][:16] for s in samples]
+        score_of = theirs["results"]["mini_one"][f"{metric},none"]
+        assert ours["metrics"][metric]["score"] == score_of
+        values = read_values(answers, metric, 20, score_of)
+        assert values.tolist() == [int(s[metric]) for s in samples]
+    items = read_items(tmp_path / "out/items/mini_one.parquet")
+    assert items.doc_hash == [s["doc_hash"][:16] for s in samples]
     assert (ours["n"], ours["chance"]) == (20, 0.25)
     assert ours["settings"]["num_fewshot"] == (fewshot or 0)
     if backend == "prefix":
@@ -82,7 +86,7 @@ def test_every_model_of_a_process_sees_the_same_examples(tiny, tasks, tmp_path):
 def test_an_existing_result_is_left_alone(tiny, tasks, tmp_path):
     one, two = Benchmark(task="mini_one"), Benchmark(task="mini_two")
     score(tiny.base, tasks, tmp_path / "out", [one])
-    (file,) = tmp_path.glob("out/evals/*/mini_one*")
+    (file,) = tmp_path.glob("out/evals/*/mini_one*.json")
     before = file.stat().st_mtime_ns
     score(tiny.base, tasks, tmp_path / "out", [one, two])
     assert file.stat().st_mtime_ns == before
@@ -220,6 +224,10 @@ def test_groups_and_tags_are_scored_over_all_items(tiny, tmp_path, name):
     session = Session([name], EvaluationSettings(), task_data=str(tmp_path))
     benchmark = Benchmark(task=name, metric=metric)
     result = score(tiny.base, None, tmp_path / "out", [benchmark], session=session)[name]
-    found = result["metrics"][metric]
-    assert result["n"] == len(found["values"]) == sum(range(3, 3 + len(members)))
-    assert found["score"] == pytest.approx(sum(found["values"]) / result["n"])
+    score_of = result["metrics"][metric]["score"]
+    assert result["n"] == sum(range(3, 3 + len(members)))
+    answers = tmp_path / f"out/evals/model/{name}-{name}.parquet"
+    assert read_values(answers, metric, result["n"], score_of).mean() == pytest.approx(score_of)
+    items = read_items(tmp_path / f"out/items/{name}.parquet")
+    assert sorted({*items.task}) == [f"{name}_{member}" for member in members]
+    assert len({*items.question}) == 1 and items.clusters() is not None  # one question, many times

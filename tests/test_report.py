@@ -16,6 +16,7 @@ import pytest
 from scipy.stats import t
 
 import synthetic_results
+from synthetic_results import change_answers
 from wildmerge.errors import Refusal
 from wildmerge.reporting import story
 from wildmerge.reporting.appearance import variant_label
@@ -265,7 +266,7 @@ def result_of(results: Path, **wanted: str) -> tuple[Path, dict]:
         for row in rows(results / "demo/recipes.csv")
         if all(row[key] == value for key, value in wanted.items())
     )
-    (path,) = (results / "evals" / recipe["recipe_id"]).iterdir()
+    (path,) = (results / "evals" / recipe["recipe_id"]).glob("*.json")
     return path, json.loads(path.read_text())
 
 
@@ -276,28 +277,21 @@ def test_the_studys_title_is_the_headline(small):
 
 
 def test_only_what_is_clearly_above_chance_is_painted_so(small):
-    path, record = result_of(small, kind="base")
+    path, _ = result_of(small, kind="base")
     for correct, wanted in ((11, "undecided"), (36, "gain"), (1, "loss")):
-        values = [1] * correct + [0] * (40 - correct)
-        share = correct / 40
-        stderr = (share * (1 - share) / 39) ** 0.5
-        record["metrics"] = {"acc": {"score": share, "stderr": stderr, "values": values}}
-        path.write_text(json.dumps(record))
+        change_answers(path, acc=[1] * correct + [0] * (40 - correct))
         page = write_again(small)
-        assert cell_class(page, f"{fixed(100 * share, 1)}\u00a0% ±") == wanted
+        assert cell_class(page, f"{fixed(100 * correct / 40, 1)}\u00a0% ±") == wanted
 
 
 def test_a_difference_is_coloured_only_beyond_noise(small):
     for path in (small / "evals").glob("*/*.json"):
-        record = json.loads(path.read_text())
         values = [1] * 20 + [0] * 20
         if path == result_of(small, kind="merge", n="6")[0]:
             values[20] = 1  # one item more than the base: +2.50, and noise
         if path == result_of(small, kind="expert")[0]:
             values = [0] * 40
-        share = sum(values) / 40
-        record["metrics"] = {"acc": {"score": share, "stderr": 0.08, "values": values}}
-        path.write_text(json.dumps(record))
+        change_answers(path, acc=values)
     page = write_again(small)
     assert cell_class(page, "+2.50") == "undecided"
     assert cell_class(page, "\u221250.0") == "loss"  # the expert that lost everything

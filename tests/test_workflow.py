@@ -323,7 +323,7 @@ def kill_at(pattern, count, folder, finished):
 
 def broken_files(folder):
     """Return result files and merge reports under final names that do not parse."""
-    schemas = {path: 2 for path in folder.glob("results/evals/*/*.json")}
+    schemas = {path: 3 for path in folder.glob("results/evals/*/*.json")}
     schemas |= {path: 1 for path in folder.glob("results/merges/*.json")}
     found = []
     for path, schema in schemas.items():

@@ -1,8 +1,9 @@
 # Aggregation: from a study's result files to its tables, and from the tables to its figures.
 #
 # Inputs:  results/<study>/recipes.csv, benchmarks.csv and methods.csv; `study_results`, which stand when every
-#          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json and every merge report
-#          results/merges/<recipe_id>.json of the study stands; results/<study>/inspect
+#          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json (and .parquet: its items) and
+#          every merge report results/merges/<recipe_id>.json of the study stands; results/items
+#          (<evaluation_id>.parquet: what all models were asked); results/<study>/inspect
 # Outputs: results/<study>/tables: tidy CSV files, and Tables 1-3 also as LaTeX and Markdown
 #          (published_comparison: our Tables 1-3 beside those that the study names as `published`)
 #          results/<study>/figures: every figure as SVG, PDF and PNG

@@ -3,7 +3,8 @@
 # Inputs:  the lock, the inspected checkpoints (rule inspect: nothing is merged that would not fit)
 # Outputs: results/<study>/jobs/<job>.json when all of a job's models are done; on the way, durable
 #          as soon as each is known, results/merges/<recipe>.json (recipe and merge report) and
-#          results/evals/<recipe>/<task>-<evaluation>.json (one result a benchmark)
+#          results/evals/<recipe>/<task>-<evaluation>.json (one result a benchmark; its items beside it as
+#          .parquet) and results/items/<evaluation>.parquet (what all models share of the items)
 # Steps:   for each model: merge into scratch space, evaluate what has no result yet, delete the weights
 #
 # A job's id is a hash of its models' recipes and of the benchmarks, so a job reruns exactly when one of

@@ -73,7 +73,8 @@ def run_job(  # the one place where merging and scoring meet
         Refusal: names every model that could not be made or scored, after the others are done.
     """
     evaluations = list_evaluations(study, lock)
-    if not any(missing(results, model, evaluations) for model in job.models):
+    shared = all(each.items(results).exists() for each in evaluations)
+    if shared and not any(missing(results, model, evaluations) for model in job.models):
         return
     for network in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # downloads belong to fetching
         os.environ[network] = "1"
@@ -94,6 +95,7 @@ def _work_off(worker: _Worker, job: Job, evaluations: list[Evaluation], record: 
     """Make and score a job's models; one that fails, for whatever reason, does not stop the others."""
     asked = [e for m in job.models for e in distinct(missing(worker.results, m, evaluations))]
     worker.session.check([each.benchmark for each in evaluations])  # before the first merge
+    worker.session.share(evaluations, worker.results)
     failed = []
     with RequestsBar(job.label, asked) as bar:
         for model in _in_turn(job.models, worker.results):
@@ -155,8 +157,6 @@ class _Worker:
 
     def make_and_score(self, model: Model, evaluations: list[Evaluation], bar: RequestsBar) -> None:
         """Score one model on the given benchmarks, merging it first where it is a merge."""
-        files = {e.path(self.results, model.recipe_id) for e in evaluations}
-        new = [file for file in files if not file.exists()]
         with self._weights(model) as folder:
             self.session.score(
                 folder,
@@ -167,7 +167,10 @@ class _Worker:
                 on_scored=bar.update,
             )
         if model.kind != "merge":  # a checkpoint itself, which was read until now
-            self._check(model, new)
+            where = self.results, model.recipe_id
+            self._check(
+                model, [f for e in evaluations for f in (e.path(*where), e.answers(*where))]
+            )
 
     @contextmanager
     def _weights(self, model: Model) -> Iterator[Path]:

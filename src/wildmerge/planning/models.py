@@ -126,14 +126,18 @@ def deciding_versions(backend: str) -> dict[str, str]:
 
 
 def missing(results: Path, model: Model, evaluations: list[Evaluation]) -> list[Evaluation]:
-    """Return the evaluations that a model lacks; all of them when a merge's report is gone."""
+    """Return the evaluations that a model lacks; all of them when a merge's report is gone.
+
+    A result without the file of its answers counts as missing.
+    """
     report = results / "merges" / f"{model.recipe_id}.json"
     if model.kind == "merge" and not report.exists():
         return evaluations
     # listed once: looking up each file is slow over a network
     folder = results / "evals" / model.recipe_id
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [e for e in evaluations if e.path(results, model.recipe_id).name not in there]
+    where = results, model.recipe_id
+    return [e for e in evaluations if not {e.path(*where).name, e.answers(*where).name} <= there]
 
 
 def distinct(evaluations: list[Evaluation]) -> list[Evaluation]:

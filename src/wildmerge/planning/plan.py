@@ -23,7 +23,8 @@ from wildmerge.tasks.digests import LockedTask
 GPUS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "L4": 121}
 """Peak dense bfloat16 TFLOP/s by the makers' data sheets."""
 READ_SPEED = 2e9  # bytes/s from the disk that holds the checkpoints
-ITEM_BYTES = 27  # of a result file, one benchmark item: its hash and whether it was right
+ITEM_BYTES = 7.1  # of a model's answers, one item: two log-likelihoods and what is right or wrong
+RESULT_BYTES = 2_000  # of one result, whatever its items
 
 
 def plan(
@@ -173,7 +174,7 @@ def _disk(
         f"merged weights of {slots} jobs at a time": slots * largest,
         "stored spectra (store_spectra), at most": spectra if study.store_spectra else 0,
         "merged models kept (keep_weights)": kept if study.keep_weights else 0,
-        "results": len(models) * items * ITEM_BYTES,
+        "results": len(models) * (items * ITEM_BYTES + len(costs) * RESULT_BYTES),
     }
     lines = [[name, _bytes(value)] for name, value in parts.items() if value]
     return "peak disk\n" + _table([*lines, ["together", _bytes(sum(parts.values()))]], "lr")

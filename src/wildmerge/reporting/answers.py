@@ -4,17 +4,13 @@ A result belongs to (recipe id, evaluation id, metric). A file that says otherwi
 something, is refused by name; it is never taken for another.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wildmerge.errors import Refusal
-from wildmerge.scoring.result import AGAIN
+from wildmerge.scoring.items import AGAIN, Values, read_values
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class Answers:
     score: float  # the mean value
     stderr: float
     chance: float  # the score of a random choice; NaN where that means nothing
-    values: NDArray[Any] = field(repr=False)  # (items,), int8 where all are 0 or 1, else float64
+    values: Values = field(repr=False)  # (items,), int8 where all are 0 or 1, else float64
     documents: str = field(repr=False)  # digest of the items as asked, in their order
     remarks: tuple[str, ...] = ()
 
@@ -34,21 +30,27 @@ class Answers:
         return len(self.values)
 
 
-def read_answers(record: dict[str, Any], path: Path, metric: str) -> Answers:
-    """Return what a checked result file holds of one metric; raises Refusal for unusable content."""
+def read_answers(record: dict[str, Any], path: Path, answers: Path, metric: str) -> Answers:
+    """Return what a checked result holds of one metric.
+
+    Args:
+        record: content of the result file.
+        path: of the result file.
+        answers: path of the answers that belong to it.
+        metric: which one.
+
+    Raises:
+        Refusal: unusable content, by the file's name.
+    """
     try:
-        measured, hashes = record["metrics"][metric], record["items"]["doc_hash"]
-        values = _compact(np.asarray(measured["values"], dtype=np.float64))
-        if not len(values) == len(hashes) == record["n"] or not np.isfinite(values).all():
-            raise ValueError(f"{record['n']} finite values and document hashes")
-        asked = "\n".join([str(record["documents"]), *hashes])
-        fallback = record["scored_by"]["fallback"]
+        measured, fallback = record["metrics"][metric], record["scored_by"]["fallback"]
+        score = float(measured["score"])
         return Answers(
-            score=float(measured["score"]),
+            score=score,
             stderr=float(measured["stderr"]),
             chance=math.nan if record["chance"] is None else float(record["chance"]),
-            values=values,
-            documents=hashlib.sha256(asked.encode()).hexdigest(),
+            values=read_values(answers, metric, record["n"], score),
+            documents=str(record["documents"]),
             remarks=(
                 *record.get("remarks", ()),
                 *([f"scored by {record['scored_by']['backend']}: {fallback}"] if fallback else []),
@@ -56,8 +58,3 @@ def read_answers(record: dict[str, Any], path: Path, metric: str) -> Answers:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Refusal(f"{path}: lacks {error}; {AGAIN}") from error
-
-
-def _compact(values: NDArray[np.float64]) -> NDArray[Any]:
-    """Return 0/1 values in an eighth of the memory: a study may hold 100 million of them."""
-    return values.astype(np.int8) if np.isin(values, (0, 1)).all() else values

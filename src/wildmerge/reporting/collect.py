@@ -1,8 +1,8 @@
-"""Reading what a study's jobs left behind: recipes, benchmarks, evaluations and merge reports.
+"""Reading what a study's jobs left behind: recipes, benchmarks, evaluations, items and merge reports.
 
-This is the only reader of `results/evals` and `results/merges`; everything after it works on the
-tables. A result that is not there is a gap, which the tables show; one that is unreadable, or of
-another model or of other items, is refused.
+This is the only reader of `results/evals`, `results/items` and `results/merges`; everything after it
+works on the tables. A result that is not there is a gap, which the tables show; one that is unreadable,
+or of another model or of other items, is refused.
 """
 
 import json
@@ -20,8 +20,10 @@ from wildmerge.errors import Refusal
 from wildmerge.jobs.record import read_record
 from wildmerge.reporting.answers import Answers, read_answers
 from wildmerge.reporting.appearance import method_order
-from wildmerge.scoring.result import AGAIN, check_result
+from wildmerge.scoring.items import AGAIN, read_items
+from wildmerge.scoring.result import check_result
 from wildmerge.statistics.estimates import stderr_of_mean
+from wildmerge.statistics.paired import Clusters
 from wildmerge.storage.files import read_json
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Benchmark
@@ -39,6 +41,7 @@ class Results:
     recipes: pd.DataFrame  # a row a model of the study, there or not
     benchmarks: pd.DataFrame
     answers: dict[tuple[str, str], Answers]  # by (recipe id, label of the benchmark)
+    clusters: dict[str, Clusters | None]  # by label: of each item, its question, or none
     update_norms: dict[str, float]  # by recipe id, merges only
     rounding_shares: dict[str, float]  # likewise; NaN where the report does not say it
     missing: pd.DataFrame  # a row a model and benchmark that is not there, and why
@@ -67,7 +70,7 @@ def collect(results: Path, study: str, *, strict: bool = False) -> Results:
     """Read all results of a study.
 
     Args:
-        results: the results directory, which holds `<study>/`, `evals/` and `merges/`.
+        results: the results directory, which holds `<study>/`, `evals/`, `items/` and `merges/`.
         study: the study's name.
         strict: refuse a study with a gap.
 
@@ -91,6 +94,7 @@ def collect(results: Path, study: str, *, strict: bool = False) -> Results:
         recipes,
         benchmarks,
         reading.answers,
+        reading.clusters(list(benchmarks.itertuples())),
         reading.norms,
         reading.rounding,
         missing,
@@ -118,10 +122,7 @@ class _Reading:
         if merged and recipe.kind == "merge":
             self._merge(recipe, report)
         for benchmark in benchmarks:
-            path = _evaluation(benchmark).path(self.results, recipe.recipe_id)
-            if merged and path.is_file():
-                self._result(recipe, benchmark, path)
-            else:
+            if not (merged and self._result(recipe, benchmark)):
                 why = self.failures.get(recipe.recipe_id, "not made yet")
                 self.missing.append((*_known_by(recipe), benchmark.label, why))
 
@@ -137,12 +138,20 @@ class _Reading:
             raise Refusal(f"{path}: no usable update_norm or rounding_share; {AGAIN}") from None
         self._remember(recipe, "", record, record.get("warnings") or ())
 
-    def _result(self, recipe: Any, benchmark: Any, path: Path) -> None:
+    def _result(self, recipe: Any, benchmark: Any) -> bool:
+        """Read one result; False where it is not there, or its answers are gone."""
+        evaluation, where = _evaluation(benchmark), (self.results, recipe.recipe_id)
+        path, file = evaluation.path(*where), evaluation.answers(*where)
+        if not path.is_file():
+            return False
         record = _read(path)
-        check_result(record, path, recipe.recipe_id, _evaluation(benchmark))
-        answers = read_answers(record, path, benchmark.metric)
+        check_result(record, path, recipe.recipe_id, evaluation)
+        if not file.is_file():
+            return False
+        answers = read_answers(record, path, file, benchmark.metric)
         self.answers[recipe.recipe_id, benchmark.label] = answers
         self._remember(recipe, benchmark.label, record, answers.remarks)
+        return True
 
     def _remember(
         self, recipe: Any, label: str, record: dict[str, Any], remarks: Iterable[str]
@@ -171,6 +180,25 @@ class _Reading:
                     f"compared; the benchmark's data changed in between: remove the results of one "
                     f"of them from {self.results / 'evals'} and run the study again"
                 )
+
+    def clusters(self, benchmarks: list[Any]) -> dict[str, Clusters | None]:
+        """Return, by label, a number an item, the same for items that ask one question; None if none do.
+
+        Raises:
+            Refusal: the items are not those that the models answered.
+        """
+        found: dict[str, Clusters | None] = {}
+        for benchmark in benchmarks:
+            answered = next((a for (_, b), a in self.answers.items() if b == benchmark.label), None)
+            if answered is None:
+                found[benchmark.label] = None
+                continue
+            path = _evaluation(benchmark).items(self.results)
+            items = read_items(path)
+            if (items.documents, len(items.doc_hash)) != (answered.documents, answered.items):
+                raise Refusal(f"{path}: not the items that the models answered; {AGAIN}")
+            found[benchmark.label] = items.clusters()
+        return found
 
     def provenance(self) -> pd.DataFrame:
         """The number of files in which each version, setting and remark was found."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wildmerge.errors import Refusal
 from wildmerge.study.file import Benchmark
 from wildmerge.tasks.checks import mean_metrics
+from wildmerge.tasks.questions import HASH_DIGITS, Item
 
 Sample = Mapping[str, Any]
 """lm-eval's record of one item."""
@@ -24,31 +25,40 @@ class Answers:
     """One model's answers to a benchmark; items of all its tasks in one order.
 
     Attributes:
-        doc_hashes: lm-eval's SHA-256 of each item's document.
         values: of each metric that is a mean over items, an item's value each; 0 and 1 are ints.
+        gold: log-likelihood of each item's right choice, the best of several; NaN where it is not known.
+        other: log-likelihood of its best other choice; NaN where there is none.
         chance: the expected score of a random answer; None where values are not right or wrong.
         remarks: what looks like a broken model.
     """
 
-    doc_hashes: list[str]
     values: dict[str, list[float]]
+    gold: list[float]
+    other: list[float]
     chance: float | None
     remarks: list[str]
 
 
-def read_answers(raw: Mapping[str, Any], benchmark: Benchmark, tasks: Mapping[str, Any]) -> Answers:
+def read_answers(
+    raw: Mapping[str, Any],
+    benchmark: Benchmark,
+    tasks: Mapping[str, Any],
+    items: Sequence[Item],
+) -> Answers:
     """Return the answers in lm-eval's output.
 
     Args:
         raw: what lm-eval's `evaluate` returned, with its samples.
         benchmark: what was asked.
         tasks: lm-eval's tasks by name.
+        items: what was asked, of all tasks in the order of their names.
 
     Raises:
-        Refusal: a log-likelihood or a value is no number, or the metric that was asked for is missing or
-            is not the mean of its items.
+        Refusal: other items were answered, a log-likelihood or a value is no number, or the metric that
+            was asked for is missing or is not the mean of its items.
     """
     samples = [sample for task in sorted(tasks) for sample in raw["samples"][task]]
+    _require_asked(samples, items, benchmark)
     _require_numbers(samples, benchmark)
     shared = [mean_metrics(task) for task in tasks.values()]
     values = {}
@@ -61,12 +71,26 @@ def read_answers(raw: Mapping[str, Any], benchmark: Benchmark, tasks: Mapping[st
     if benchmark.metric not in values:
         raise Refusal(f"benchmark {benchmark.name}: lm-eval returned no {benchmark.metric}")
     right_or_wrong = all(isinstance(v, int) for column in values.values() for v in column)
+    scores = [_scores(sample, item) for sample, item in zip(samples, items, strict=True)]
+    choices = [(s, item.gold) for s, item in zip(scores, items, strict=True) if item.choices]
+    gold, other = zip(*map(_best, scores, items), strict=True)
     return Answers(
-        doc_hashes=[sample["doc_hash"] for sample in samples],
         values=values,
-        chance=_chance(raw, tasks) if right_or_wrong else None,
-        remarks=_remarks(raw, tasks),
+        gold=[*gold],
+        other=[*other],
+        chance=_chance(choices, len(items)) if right_or_wrong else None,
+        remarks=_remarks(choices),
     )
+
+
+def _require_asked(samples: list[Sample], items: Sequence[Item], benchmark: Benchmark) -> None:
+    """Refuse answers to other items than those that were read before."""
+    answered = [sample["doc_hash"][:HASH_DIGITS] for sample in samples]
+    if answered != [item.doc_hash for item in items]:
+        raise Refusal(
+            f"benchmark {benchmark.name}: lm-eval scored other items than were asked; its task gives "
+            "other documents each time they are read"
+        )
 
 
 def _require_numbers(samples: list[Sample], benchmark: Benchmark) -> None:
@@ -113,35 +137,40 @@ def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _choices(
-    raw: Mapping[str, Any], tasks: Mapping[str, Any]
-) -> Iterator[tuple[list[float], list[Any]]]:
-    """Yield log-likelihoods of the choices and the right ones, of each multiple-choice item."""
-    for name, task in tasks.items():
-        if task.OUTPUT_TYPE != "multiple_choice":
-            continue
-        for sample in raw["samples"][name]:
-            scores = [score for score, _ in sample["filtered_resps"]]
-            if "acc_mutual_info" in task.aggregation():
-                scores = scores[: len(scores) // 2]  # then choices alone, without their question
-            gold = sample["target"]
-            yield scores, gold if isinstance(gold, list) else [gold]
+def _scores(sample: Sample, item: Item) -> list[float]:
+    """Return the log-likelihoods of an item's choices, or of its one text."""
+    scores = [score for score, _ in sample["filtered_resps"]]
+    return scores[: item.choices or 1]  # for acc_mutual_info, choices without their question follow
 
 
-def _chance(raw: Mapping[str, Any], tasks: Mapping[str, Any]) -> float:
+def _best(scores: list[float], item: Item) -> tuple[float, float]:
+    """Return the log-likelihoods of the best right and of the best other choice."""
+    if not item.choices:
+        return scores[0], math.nan
+    right = [score for number, score in enumerate(scores) if number in item.gold]
+    wrong = [score for number, score in enumerate(scores) if number not in item.gold]
+    if not right:
+        return math.nan, math.nan
+    return max(right), max(wrong, default=math.nan)
+
+
+Choices = list[tuple[list[float], tuple[int, ...]]]
+"""Of each item with choices, their log-likelihoods and the numbers of the right ones."""
+
+
+def _chance(choices: Choices, count: int) -> float:
     """Return the expected score of a random choice; 0 for items without choices."""
-    count = sum(len(raw["samples"][name]) for name in tasks)
-    return math.fsum(len(set(g)) / len(scores) for scores, g in _choices(raw, tasks)) / count
+    return math.fsum(max(len(gold), 1) / len(scores) for scores, gold in choices) / count
 
 
-def _remarks(raw: Mapping[str, Any], tasks: Mapping[str, Any]) -> list[str]:
+def _remarks(choices: Choices) -> list[str]:
     """Say what a working model would hardly answer."""
-    items = [(scores, gold) for scores, gold in _choices(raw, tasks) if len(scores) > 1]
+    items = [(scores, gold) for scores, gold in choices if len(scores) > 1]
     equal = sum(len(set(scores)) == 1 for scores, _ in items)
     if equal > len(items) / 2:
         return [f"in {equal} of {len(items)} items all choices have the same log-likelihood"]
     picked = {scores.index(max(scores)) for scores, _ in items}
-    asked = {str(gold) for _, gold in items}
+    asked = {gold for _, gold in items}
     if len(items) >= FEW_ITEMS and len(picked) == 1 < len(asked):
         return [f"answers choice {picked.pop() + 1} in all {len(items)} items"]
     return []

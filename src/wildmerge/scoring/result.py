@@ -1,7 +1,8 @@
 """Result files: every metric of one benchmark of one model, and all that decided it.
 
-Schema 2. A file stands at `evals/<model>/<task>-<evaluation>.json` below its root, and names both again:
-what is read is compared with what was asked for.
+Schema 3. A file stands at `evals/<model>/<task>-<evaluation>.json` below its root, and names both again:
+what is read is compared with what was asked for. Each item's answers stand in a Parquet file beside it,
+which is written before: see `scoring.items`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from typing import Any
 
 from wildmerge.errors import Refusal
 from wildmerge.scoring.answers import Answers
+from wildmerge.scoring.items import (
+    AGAIN,
+    LIKELIHOODS,
+    read_items,
+    read_likelihoods,
+    read_values,
+)
 from wildmerge.storage.files import read_json
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import EvaluationSettings
 
 Result = dict[str, Any]
 
-SCHEMA = 2
-AGAIN = "remove it and run again"
-HASH_DIGITS = 16
-"""Of lm-eval's 64 a document: a study has thousands of results of tens of thousands of items."""
+SCHEMA = 3
 
 
 def result_of(
@@ -52,10 +57,9 @@ def result_of(
         "model": model,
         "evaluation_id": evaluation.id,
         "task": benchmark.task,
-        "n": len(answers.doc_hashes),
+        "n": len(answers.gold),
         "chance": answers.chance,
         "metrics": {metric: _summary(values) for metric, values in answers.values.items()},
-        "items": {"doc_hash": [digest[:HASH_DIGITS] for digest in answers.doc_hashes]},
         "documents": documents,
         "remarks": answers.remarks,
         "settings": {
@@ -109,22 +113,43 @@ def check_result(content: Result, path: Path, model: str, evaluation: Evaluation
         raise Refusal(f"{path}: no metric {benchmark.metric!r}, it has {found}; {AGAIN}")
 
 
-def score_of(result: Result, metric: str) -> Result:
-    """Return a result as one metric shows it: score, standard error and each item's value on top."""
-    values = result["metrics"][metric]
-    return {
-        **{key: value for key, value in result.items() if key != "metrics"},
-        "metric": metric,
-        "score": values["score"],
-        "stderr": values["stderr"],
-        "items": {**result["items"], "correct": values["values"]},
+def view_of(result: Result, metric: str, answers: Path, shared: Path) -> Result:
+    """Return a result for a reader: one metric's score on top, and every item with its answer.
+
+    Args:
+        result: of one model and benchmark.
+        metric: to show.
+        answers: file of that model's answers.
+        shared: file of the items.
+
+    Returns:
+        The result with `metric`, `score`, `stderr` and `items`: lists of `doc_hash`, `correct` (the
+        metric's value), `gold` and `other` (log-likelihoods, None where there is none).
+
+    Raises:
+        Refusal: a file cannot be read, or is not of that result.
+    """
+    score = result["metrics"][metric]
+    asked, values = read_items(shared), read_values(answers, metric, result["n"], score["score"])
+    likelihoods = zip(LIKELIHOODS, read_likelihoods(answers), strict=True)
+    items = {
+        "doc_hash": asked.doc_hash,
+        "correct": values.tolist(),
+        **{name: [_finite(value) for value in column.tolist()] for name, column in likelihoods},
     }
+    rest = {key: value for key, value in result.items() if key != "metrics"}
+    return {**rest, "metric": metric, **score, "items": items}
 
 
-def _summary(values: list[float]) -> dict[str, Any]:
-    """Return mean, standard error of the mean (0 of one item) and values."""
+def _finite(value: float) -> float | None:
+    """Return a number that JSON has, None for others."""
+    return value if math.isfinite(value) else None
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    """Return mean and standard error of the mean (0 of one item)."""
     count = len(values)
     mean = math.fsum(values) / count
     squares = math.fsum((value - mean) ** 2 for value in values)
     stderr = math.sqrt(squares / max(count - 1, 1) / count)
-    return {"score": mean, "stderr": stderr, "values": values}
+    return {"score": mean, "stderr": stderr}

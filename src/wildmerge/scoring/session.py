@@ -1,4 +1,4 @@
-"""Score models on benchmarks and write one result file each, as soon as it is known.
+"""Score models on benchmarks and write each result, as soon as it is known.
 
 A `Session` keeps what several models share: the index of tasks and, per benchmark, its settings, data,
 and requests. Results that exist are never computed again.
@@ -15,8 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wildmerge.scoring.answers import read_answers
+from wildmerge.scoring.answers import Answers, read_answers
 from wildmerge.scoring.backends import Backend
+from wildmerge.scoring.items import share_items, write_answers
 from wildmerge.scoring.result import Result, result_of
 from wildmerge.storage.files import write_json
 from wildmerge.study.evaluation import Evaluation
@@ -24,6 +25,7 @@ from wildmerge.study.file import Benchmark, EvaluationSettings
 from wildmerge.tasks.checks import check_benchmark
 from wildmerge.tasks.digests import LockedTask
 from wildmerge.tasks.loading import SEEDS, Loader
+from wildmerge.tasks.questions import Asked
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Session:
 
     Attributes:
         requests: number of requests of each benchmark that was built so far, by evaluation id.
-        documents: digest of all that each checked benchmark asks.
+        asked: all that each checked benchmark asks.
     """
 
     def __init__(
@@ -64,15 +66,24 @@ class Session:
         self._backend = Backend(settings, device, store, batch_size)
         self._built: dict[str, str | None] = {}
         self.requests: dict[str, int] = {}
-        self.documents: dict[Benchmark, str] = {}
+        self.asked: dict[Benchmark, Asked] = {}
         self.settings = settings
 
     def check(self, benchmarks: Iterable[Benchmark]) -> None:
         """Load tasks and their data, before any model; raises Refusal where one cannot be scored."""
         for benchmark in benchmarks:
-            if benchmark not in self.documents:
+            if benchmark not in self.asked:
                 loaded = self._loader.load(benchmark)
-                self.documents[benchmark] = check_benchmark(benchmark, loaded)
+                self.asked[benchmark] = check_benchmark(benchmark, loaded)
+
+    def share(self, evaluations: Iterable[Evaluation], results: Path) -> None:
+        """Write the items of checked benchmarks once, for all models.
+
+        Raises:
+            Refusal: earlier models were asked other items.
+        """
+        for evaluation in evaluations:
+            share_items(evaluation.items(results), self.asked[evaluation.benchmark])
 
     def definition(self, benchmark: Benchmark) -> LockedTask:
         """Return what decides the questions of a benchmark, as a lock has it."""
@@ -88,7 +99,7 @@ class Session:
         on_built: Callable[[dict[str, int]], None] | None = None,
         on_scored: Callable[[int], None] | None = None,
     ) -> None:
-        """Score one model folder on every benchmark whose result file does not exist yet.
+        """Score one model folder on every benchmark that has no result yet.
 
         Args:
             folder: the model.
@@ -98,18 +109,23 @@ class Session:
             on_built: called with `requests` before the first of them is scored.
             on_scored: called with the number of requests scored since the last call.
         """
-        files = {each.path(results, name): each for each in evaluations}
-        missing = {path: each for path, each in files.items() if not path.exists()}
+        known = {each.id: each for each in evaluations}.values()
+        missing = [each for each in known if not each.is_finished(results, name)]
         if not missing:
             return
-        self.check([each.benchmark for each in missing.values()])
+        self.check([each.benchmark for each in missing])
         lm = self._backend.load(folder)
-        for evaluation in missing.values():
+        self.share(missing, results)
+        for evaluation in missing:
             self._build(lm, evaluation)
         if on_built:
             on_built(self.requests)
-        for path, evaluation in missing.items():
-            write_json(path, self._run(lm, name, evaluation, on_scored or (lambda count: None)))
+        for evaluation in missing:
+            answers, result = self._run(lm, name, evaluation, on_scored or (lambda count: None))
+            # the result comes last: it says that all of it is there
+            file = evaluation.answers(results, name)
+            write_answers(file, answers.values, answers.gold, answers.other)
+            write_json(evaluation.path(results, name), result)
 
     def _build(self, lm: Any, evaluation: Evaluation) -> None:
         """Build a benchmark's requests, once for all models that share a chat template."""
@@ -131,24 +147,26 @@ class Session:
 
     def _run(
         self, lm: Any, name: str, evaluation: Evaluation, on_scored: Callable[[int], None]
-    ) -> Result:
-        """Score one benchmark and return what its result file holds."""
+    ) -> tuple[Answers, Result]:
+        """Score one benchmark; return the answers and what its result file holds."""
         before = _tokens(lm)
         raw = self._evaluate(lm, evaluation, on_scored)
         benchmark, tasks = evaluation.benchmark, self._loader.load(evaluation.benchmark)["tasks"]
+        asked = self.asked[benchmark]
+        answers = read_answers(raw, benchmark, tasks, asked.items)
         result = result_of(
-            read_answers(raw, benchmark, tasks),
+            answers,
             evaluation,
             model=name,
             settings=self.settings,
-            documents=self.documents[benchmark],
+            documents=asked.documents,
             raw=raw,
         )
         fallback = getattr(lm, "fallback_reason", None)
         result["scored_by"] = {"backend": self.settings.backend, "fallback": fallback}
         result["tokens"] = {key: value - before[key] for key, value in _tokens(lm).items()}
         _warn(benchmark, result)
-        return result
+        return answers, result
 
     def _evaluate(
         self, lm: Any, evaluation: Evaluation, on_scored: Callable[[int], None]

@@ -29,8 +29,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 """What becomes the name of a file or folder."""
 
 _SHARED = (
-    *("data", "downloads", "evals", "examples", "fetched", "locks", "merges", "published"),
-    *("requests", "scratch"),
+    *("data", "downloads", "evals", "examples", "fetched", "items", "locks", "merges"),
+    *("published", "requests", "scratch"),
 )
 """Folders of results that all studies share, which no study can be called."""
 

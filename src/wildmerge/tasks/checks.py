@@ -10,32 +10,31 @@ from typing import Any
 from wildmerge.errors import Refusal, unknown
 from wildmerge.study.file import Benchmark
 from wildmerge.study.recipe import short_hash
+from wildmerge.tasks.questions import Asked, Item, asked_of, item_of
 
 TYPES = ("multiple_choice", "loglikelihood")
 """Of lm-eval's output types, those whose answers are log-likelihoods of given texts."""
 
 
-def check_benchmark(benchmark: Benchmark, loaded: Mapping[str, Any]) -> str:
-    """Refuse a benchmark that cannot be scored; return the digest of all that it asks.
+def check_benchmark(benchmark: Benchmark, loaded: Mapping[str, Any]) -> Asked:
+    """Refuse a benchmark that cannot be scored; return all that it asks.
 
     Args:
         benchmark: with the metric that the study asks for, and the limit.
         loaded: lm-eval's tasks and groups.
-
-    Returns:
-        16 hex digits of documents, choices and answers; the order of items and choices is part of it.
 
     Raises:
         Refusal: a shape that is not scored, a metric that is no mean over items, items without an
             answer among their choices.
     """
     _check_group(benchmark, loaded.get("groups") or {})
-    digests = []
+    digests, items = [], {}
     for name, task in loaded["tasks"].items():
         _check_shape(name, task)
         _check_metric(name, task, benchmark.metric)
-        digests.append([name, _read_documents(name, task, benchmark.limit)])
-    return short_hash(digests)
+        digest, items[name] = _read_documents(name, task, benchmark.limit)
+        digests.append([name, digest])
+    return Asked(short_hash(digests), tuple(item for name in sorted(items) for item in items[name]))
 
 
 def mean_metrics(task: Any) -> list[str]:
@@ -74,6 +73,11 @@ def _check_group(benchmark: Benchmark, groups: Mapping[str, Any]) -> None:
 
 def _check_metric(name: str, task: Any, metric: str) -> None:
     means = mean_metrics(task)
+    if taken := sorted({"gold", "other"}.intersection(means)):
+        raise Refusal(
+            f"benchmark {name}: a metric is called {taken[0]!r}, as a column of log-likelihoods is; "
+            "give it another name"
+        )
     if metric not in task.aggregation():
         raise Refusal(f"benchmark {name}: {unknown('metric', metric, means)}")
     if metric not in means:
@@ -83,16 +87,16 @@ def _check_metric(name: str, task: Any, metric: str) -> None:
         raise Refusal(f"benchmark {name}: {metric} is no mean over items{known}")
 
 
-def _read_documents(name: str, task: Any, limit: int | None) -> str:
-    """Return the digest of a task's items; refuse items that cannot be scored."""
-    digest, numbers, unanswered = hashlib.sha256(), [], []
+def _read_documents(name: str, task: Any, limit: int | None) -> tuple[str, list[Item]]:
+    """Return the digest of a task's items, and the items; refuse items that cannot be scored."""
+    digest, items, unanswered = hashlib.sha256(), [], []
     for number, document in task.doc_iterator(limit=limit):
         try:
-            choices, answer = _asked(task, document)
+            choices, answer = asked_of(task, document)
+            items.append(item_of(name, task, document, choices, answer))
         except Exception as error:  # of the task's own code
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise Refusal(f"benchmark {name}: item {number} cannot be read ({reason})") from error
-        numbers.append(number)
         if choices is not None and "" in choices:
             raise Refusal(f"benchmark {name}: item {number} has an empty choice; give it a text")
         if choices is not None and not task.config.process_results and not _is_in(answer, choices):
@@ -101,20 +105,11 @@ def _read_documents(name: str, task: Any, limit: int | None) -> str:
         digest.update(row.encode())
     if unanswered:
         raise Refusal(
-            f"benchmark {name}: {len(unanswered)} of {len(numbers)} items have no answer among their "
+            f"benchmark {name}: {len(unanswered)} of {len(items)} items have no answer among their "
             f"choices, first item {unanswered[0]} (test sets that keep their answers secret have labels "
             "such as -1); name a split that has them"
         )
-    return digest.hexdigest()
-
-
-def _asked(task: Any, document: Any) -> tuple[list[str] | None, Any]:
-    """Return an item's choices, None where it has none, and its answer as lm-eval finds it."""
-    if task.OUTPUT_TYPE != "multiple_choice":
-        return None, task.doc_to_target(document)
-    # with several contexts and one continuation the text is the number of the right one
-    answer = (task.doc_to_text if task.multiple_input else task.doc_to_target)(document)
-    return list(task.doc_to_choice(document)), answer
+    return digest.hexdigest(), items
 
 
 def _is_in(answer: Any, choices: list[str]) -> bool:
