@@ -1,6 +1,5 @@
 """A study's results as the arrays that statistics works on."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,12 @@ from wildmerge.reporting.answers import Answers
 from wildmerge.reporting.collect import MODEL, Results
 from wildmerge.reporting.grids import find_grids
 from wildmerge.statistics.answers import BaseAnswers
-from wildmerge.statistics.paired import Clusters
 
 
 def base_answers(found: Results) -> list[BaseAnswers]:
     """Return what the models of each base answered, in the order of the study."""
-    clusters: Mapping[str, Clusters | None] = dict.fromkeys(found.labels)
     return [
-        _of_base(found, models[MODEL].reset_index(drop=True), clusters)
+        _of_base(found, models[MODEL].reset_index(drop=True))
         for _, models in found.recipes.groupby("base", sort=False)
     ]
 
@@ -32,9 +29,7 @@ def choices(recipes: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def _of_base(
-    found: Results, models: pd.DataFrame, clusters: Mapping[str, Clusters | None]
-) -> BaseAnswers:
+def _of_base(found: Results, models: pd.DataFrame) -> BaseAnswers:
     values: dict[str, NDArray[Any]] = {}
     known: dict[str, NDArray[np.bool_]] = {}
     chance: dict[str, float] = {}
@@ -44,7 +39,7 @@ def _of_base(
         chance[label] = present[0].chance if present else np.nan
         known[label] = np.array([each is not None for each in answers])
         values[label] = _stacked(answers, present)
-    return BaseAnswers(models, values, known, dict(clusters), chance)
+    return BaseAnswers(models, values, known, found.clusters, chance)
 
 
 def _stacked(answers: list[Answers | None], present: list[Answers]) -> NDArray[Any]:
