@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from wildmerge.statistics.answers import BaseAnswers
 from wildmerge.statistics.paired import (
@@ -17,8 +16,10 @@ from wildmerge.statistics.paired import (
     cluster_sums,
     degrees,
     difference,
+    half_widths,
+    p_values,
 )
-from wildmerge.statistics.rows import Row, half_widths
+from wildmerge.statistics.rows import Row
 
 MODEL, PAIRED = "model", "paired"
 
@@ -60,7 +61,7 @@ def _on_benchmark(answers: BaseAnswers, base: int, label: str) -> Iterator[Row]:
             _keys(answers, row, label=label, reference="base", reference_name=name),
             difference([found], [answers.clusters[label]]),
             family=f"benchmarks of {name}, {model}",
-            extra=_items([found]) | {"mcnemar_p": mcnemar(found)},
+            extra=_items([found]),
         )
 
 
@@ -112,9 +113,7 @@ def _with_every_expert(answers: BaseAnswers, best: int) -> Iterator[Row]:
 
 def _p_of_every(estimates: Sequence[Estimate]) -> float:
     """Return the p-value of beating, or else of not beating, every expert."""
-    values = np.array([e.value for e in estimates])
-    scale = np.sqrt([e.items for e in estimates])
-    p = 2 * stats.t.sf(np.abs(values) / scale, [e.df for e in estimates])
+    values, p = np.array([e.value for e in estimates]), p_values(estimates)
     if (values > 0).all():
         return float(p.max())
     return min(1.0, len(p) * float(p[values <= 0].min()))
@@ -173,27 +172,13 @@ def _moments(
     return mean, spread + floor, max(degrees(sizes), 1.0)
 
 
-def mcnemar(differences: Floats) -> float:
-    """Return the exact p-value of McNemar's test of the items that two models answered differently.
-
-    Args:
-        differences: (items,), -1, 0 or 1.
-
-    Returns:
-        Two-sided; 1 where no item differs, NaN where items are not right or wrong.
-    """
-    if not np.isin(differences, (-1, 0, 1)).all():
-        return float("nan")
-    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-
-
-def _items(differences: Sequence[Floats]) -> dict[str, int]:
+def _items(differences: Sequence[Floats]) -> dict[str, Any]:
     """Return how many items there are, and how many were gained and lost."""
     return {
         "items": sum(len(d) for d in differences),
         "gained": int(sum((d > 0).sum() for d in differences)),
         "lost": int(sum((d < 0).sum() for d in differences)),
+        "right_or_wrong": all(np.isin(d, (-1, 0, 1)).all() for d in differences),
     }
 
 

@@ -58,32 +58,56 @@ class Estimate:
         return math.sqrt(self.items + self.subsets)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Return half of the width of the interval at this level.
-
-        The two parts keep quantiles of their own: t(df)^2 items + t(tried - 1)^2 subsets.
-        """
-        q = (1 + level) / 2
-        squared = float(stats.t.ppf(q, self.df)) ** 2 * self.items
-        if self.subsets > 0:
-            squared += float(stats.t.ppf(q, self.tried - 1)) ** 2 * self.subsets
-        return math.sqrt(squared)
+        """Return half of the width of the interval at this level, see `half_widths`."""
+        return float(half_widths([self], level)[0])
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the interval, cut to the possible differences, -1 to 1."""
         half = self.half_width(level)
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 
-    def p_value(self, null: float = 0.0) -> float:
-        """Return the two-sided p-value: the level at which the interval just reaches `null`."""
-        distance = abs(self.value - null)
-        if not self.subsets:
-            return float(2 * stats.t.sf(distance / math.sqrt(self.items), self.df))
-        low, high = math.log(1e-12), 0.0
-        for _ in range(50):  # the half-width falls as p rises: halve the range of log p
-            middle = (low + high) / 2
-            wide = self.half_width(1 - math.exp(middle)) > distance
-            low, high = (middle, high) if wide else (low, middle)
-        return math.exp((low + high) / 2)
+    def p_value(self) -> float:
+        """Return the two-sided p-value of no difference, see `p_values`."""
+        return float(p_values([self])[0])
+
+
+def half_widths(estimates: Sequence[Estimate], level: float | Floats = LEVEL) -> Floats:
+    """Return half of the width of each estimate's interval.
+
+    The two parts keep quantiles of their own: t(df)^2 items + t(tried - 1)^2 subsets.
+
+    Args:
+        estimates: the estimates, (n,).
+        level: of the intervals: one for all, or (n,).
+    """
+    q = np.broadcast_to((1 + np.asarray(level)) / 2, len(estimates))
+    items, subsets, df, tried = (
+        np.array([getattr(estimate, name) for estimate in estimates], np.float64)
+        for name in ("items", "subsets", "df", "tried")
+    )
+    squares = stats.t.ppf(q, df) ** 2 * items
+    drawn = ~(subsets <= 0)  # unknown, too: its interval is unknown
+    squares[drawn] += stats.t.ppf(q[drawn], tried[drawn] - 1) ** 2 * subsets[drawn]
+    return np.asarray(np.sqrt(squares), np.float64)
+
+
+def p_values(estimates: Sequence[Estimate]) -> Floats:
+    """Return the two-sided p-value of each: the level at which its interval just reaches 0."""
+    distance = np.abs([estimate.value for estimate in estimates])
+    items, df = (np.array([getattr(e, name) for e in estimates]) for name in ("items", "df"))
+    with np.errstate(divide="ignore", invalid="ignore"):  # no variance, no difference
+        p = np.asarray(2 * stats.t.sf(distance / np.sqrt(items), df), np.float64)
+    drawn = np.flatnonzero([not estimate.subsets <= 0 for estimate in estimates])
+    chosen = [estimates[i] for i in drawn]
+    low, high = np.full(len(drawn), math.log(1e-12)), np.zeros(len(drawn))
+    for _ in range(
+        50 if len(drawn) else 0
+    ):  # half-widths fall as p rises: halve the range of log p
+        middle = (low + high) / 2
+        wide = half_widths(chosen, 1 - np.exp(middle)) > distance[drawn]
+        low, high = np.where(wide, middle, low), np.where(wide, high, middle)
+    p[drawn] = np.exp((low + high) / 2)
+    return p
 
 
 def difference(

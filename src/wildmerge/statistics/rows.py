@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from wildmerge.statistics.families import benjamini_hochberg, holm
-from wildmerge.statistics.paired import LEVEL, Estimate, Floats
+from wildmerge.statistics.paired import Estimate, Floats, half_widths, p_values
 
 GAIN, LOSS, EQUAL, UNDECIDED = "gain", "loss", "equal", "undecided"
 PRACTICAL = 0.5
@@ -87,6 +87,7 @@ def to_table(rows: Sequence[Row]) -> pd.DataFrame:
         adjustment=[_adjustment(row) for row in rows],
     )
     frame["p_adjusted"] = _adjusted(frame)
+    frame["mcnemar_p"] = _exact(frame)
     least = np.maximum(np.abs(value) - half, 0)
     most = np.abs(value) + half
     frame["verdict"] = _verdicts(frame, 100 * most)
@@ -99,33 +100,15 @@ def to_table(rows: Sequence[Row]) -> pd.DataFrame:
     return frame[list(COLUMNS)].fillna(texts)
 
 
-def half_widths(estimates: Sequence[Estimate], level: float) -> Floats:
-    """Return the half-width of each estimate's interval, as `Estimate.half_width`, for many at once."""
-    q = (1 + level) / 2
-    items, subsets, df, tried = (
-        np.array([getattr(e, name) for e in estimates], np.float64)
-        for name in ("items", "subsets", "df", "tried")
-    )
-    squares = stats.t.ppf(q, df) ** 2 * items
-    drawn = subsets > 0
-    squares[drawn] += stats.t.ppf(q, tried[drawn] - 1) ** 2 * subsets[drawn]
-    return np.asarray(np.sqrt(squares), np.float64)
-
-
 def _intervals(rows: Sequence[Row]) -> tuple[Floats, Floats, Floats]:
     """Return the ends of the 95 % intervals and the p-values."""
     estimates = [row.estimate for row in rows]
     value = np.array([e.value for e in estimates])
-    half = half_widths(estimates, LEVEL)
+    half, p = half_widths(estimates), p_values(estimates)
     low, high = np.maximum(value - half, -1.0), np.minimum(value + half, 1.0)
-    items, df = (np.array([getattr(e, name) for e in estimates]) for name in ("items", "df"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(np.abs(value) / np.sqrt(items), df)
     for i, row in enumerate(rows):
         if row.interval:
             low[i], high[i], p[i] = row.interval
-        elif row.estimate.subsets > 0:
-            p[i] = row.estimate.p_value()
     return low, high, p
 
 
@@ -133,6 +116,31 @@ def _detectable(estimates: Sequence[Estimate]) -> Floats:
     """Return the differences that would be seen with a probability of 80 %, at the level of 5 %."""
     df, stderr = (np.array([getattr(e, name) for e in estimates]) for name in ("df", "stderr"))
     return np.asarray((stats.t.ppf(0.975, df) + stats.norm.ppf(0.8)) * stderr, np.float64)
+
+
+def _exact(frame: pd.DataFrame) -> Floats:
+    """Return McNemar's p-value of two models on one benchmark of right and wrong answers, else NaN."""
+    found = np.full(len(frame), np.nan)
+    if "right_or_wrong" in frame:
+        counted = (frame["right_or_wrong"].eq(True) & (frame["label"] != "")).to_numpy()
+        found[counted] = mcnemar(frame["gained"][counted], frame["lost"][counted])
+    return found
+
+
+def mcnemar(gained: ArrayLike, lost: ArrayLike) -> Floats:
+    """Return the exact two-sided p-values of McNemar's test.
+
+    Args:
+        gained: numbers of items that one of two models alone answers right, (n,).
+        lost: those that the other alone answers right, (n,).
+
+    Returns:
+        (n,); 1 where no item differs.
+
+    Source: Q. McNemar, Psychometrika 12 (1947), 153-157; exact by the binomial distribution.
+    """
+    less, both = np.minimum(gained, lost), np.add(gained, lost)
+    return np.asarray(np.minimum(1.0, 2 * stats.binom.cdf(less, both, 0.5)), np.float64)
 
 
 def _adjustment(row: Row) -> str:
