@@ -4,17 +4,20 @@ import csv
 import functools
 import json
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 import synthetic_results
 from wildmerge.errors import Refusal
 from wildmerge.reporting.collect import collect
+from wildmerge.reporting.frames import DELTA, UNBIASED
 from wildmerge.reporting.layouts import to_latex
 from wildmerge.reporting.tables import Tables, aggregate, compute_tables, read_tables
 from wildmerge.scoring.items import share_items
@@ -154,7 +157,7 @@ def test_the_same_results_give_the_same_bytes_and_tables_keep_every_digit(result
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     aggregate(results, "demo")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert set(before) == {f"{name}.csv" for name in Tables._fields} | {
+    assert set(before) == {f"{n}.{kind}" for n in Tables._fields for kind in ("csv", "parquet")} | {
         f"table{number}.{kind}" for number in (1, 2, 3) for kind in ("tex", "md")
     } | {"published_comparison.md"}
     shares = rows(folder / "table1.csv")
@@ -167,6 +170,28 @@ def test_what_is_read_back_is_what_was_computed_to_the_last_digit(results):
     for name, frame in read_tables(results / "demo/tables")._asdict().items():
         numbers = getattr(computed, name).select_dtypes("float")
         assert frame[list(numbers)].equals(numbers.reset_index(drop=True)), name
+
+
+def test_parquet_holds_what_the_csv_holds(results):
+    folder = results / "demo/tables"
+    for name, frame in read_tables(folder)._asdict().items():
+        stored = pd.read_parquet(folder / f"{name}.parquet")
+        assert list(stored) == list(frame), name
+        for column in frame.select_dtypes("float"):
+            assert stored[column].astype(float).equals(frame[column]), (name, column)
+
+
+def test_every_column_of_every_table_is_documented(results):
+    text = (Path(__file__).parents[1] / "docs/results.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    ends = {name.removeprefix("<difference>") for name in named if "<difference>" in name}
+    differences = {*DELTA.values(), UNBIASED, "above_chance"}
+    assert differences <= named
+    named |= {f"{difference}{end}" for difference in differences for end in ends}
+    tables = read_tables(results / "demo/tables")
+    assert set(tables._fields) <= named
+    assert {column for frame in tables for column in frame} <= named
 
 
 def small(results: Path, **changes) -> Path:

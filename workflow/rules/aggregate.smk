@@ -4,7 +4,7 @@
 #          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json (and .parquet: its items) and
 #          every merge report results/merges/<recipe_id>.json of the study stands; results/items
 #          (<evaluation_id>.parquet: what all models were asked); results/<study>/inspect
-# Outputs: results/<study>/tables: tidy CSV files, and Tables 1-3 also as LaTeX and Markdown
+# Outputs: results/<study>/tables: tidy CSV and Parquet files, and Tables 1-3 also as LaTeX and Markdown
 #          (published_comparison: our Tables 1-3 beside those that the study names as `published`)
 #          results/<study>/figures: every figure as SVG, PDF and PNG
 # Steps:   aggregate reads all results once; figures reads the tables only
@@ -42,6 +42,7 @@ rule aggregate:
         methods=f"{RESULTS}/{STUDY.name}/methods.csv",
     output:
         csv=expand(f"{TABLES}/{{name}}.csv", name=TIDY_TABLES + PAPER_TABLES),
+        parquet=expand(f"{TABLES}/{{name}}.parquet", name=TIDY_TABLES + PAPER_TABLES),
         tex=expand(f"{TABLES}/{{name}}.tex", name=PAPER_TABLES),
         markdown=expand(
             f"{TABLES}/{{name}}.md", name=PAPER_TABLES + ["published_comparison"]

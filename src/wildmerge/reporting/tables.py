@@ -41,7 +41,7 @@ TEXT = (
 
 
 class Tables(NamedTuple):
-    """The tables of a study, one frame and one CSV file each."""
+    """The tables of a study, one frame each, in a CSV and a Parquet file."""
 
     comparisons: (
         pd.DataFrame
@@ -97,6 +97,7 @@ def aggregate(
     tables = compute_tables(Path(results), study, published, strict=strict)
     for name, frame in tables._asdict().items():
         write_atomically(out / f"{name}.csv", to_csv(frame))
+        write_atomically(out / f"{name}.parquet", frame.to_parquet(index=False))
     for number, frame in enumerate(tables.numbered, start=1):
         write_atomically(out / f"table{number}.tex", to_latex(number, frame))
         write_atomically(out / f"table{number}.md", to_markdown(number, frame))
