@@ -2,6 +2,7 @@
 # `bases=[llama]` or `limit=20` after that.
 #
 #   checkpoints -> lock -> fetch -> inspect -> merge and evaluate -> tables -> figures, notebook -> report
+#                                          -> geometry           ->
 #
 # Each rules file below is one stage and opens with its contract: inputs, outputs, steps.
 
@@ -12,6 +13,7 @@ include: "workflow/rules/examples.smk"
 include: "workflow/rules/smollm2.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/lock.smk"
+include: "workflow/rules/geometry.smk"
 include: "workflow/rules/spectra.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/aggregate.smk"

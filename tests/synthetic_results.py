@@ -83,6 +83,7 @@ def build(
     _write_csv(results / study / "benchmarks.csv", benchmarks)
     for base in bases:
         write_inspection(results / study, base, experts)
+        write_geometry(results / study, base, experts)
     for recipe, benchmark in itertools.product(recipes, benchmarks):
         write_evaluation(
             results, recipe, benchmark, _answers(recipe, benchmark["task"], tasks, items)
@@ -99,9 +100,22 @@ def write_inspection(study: Path, base: str, experts: tuple[str, ...]) -> None:
     rows = [{"expert": expert} | found for expert in experts]
     why = {"merges": "skipped", "distance": "", "relative": "", "refusal": "model_type 'other'"}
     _write_csv(study / f"inspect/{base}.csv", [*rows, {"expert": "<odd>"} | found | why])
-    pairs = itertools.combinations(experts, 2)
-    cosines = [{"expert": b, "other": a, "cosine": 0.25} for a, b in pairs]
-    _write_csv(study / f"inspect/{base}+cosines.csv", cosines)
+
+
+def write_geometry(study: Path, base: str, experts: tuple[str, ...]) -> None:
+    """Write measures of a base's task vectors, as `wildmerge geometry` does."""
+    rows = []
+    for part, on in {"all": "all 9,000 weights", "kind mlp": "all 6,000 weights"}.items():
+        shared = {"part": part, "measured_on": on}
+        rows += [
+            {"measure": "norm", "expert": e, "other": "", "number": 1.5} | shared for e in experts
+        ]
+        for a, b in itertools.combinations(experts, 2):
+            pair = {"expert": b, "other": a} | shared
+            rows += [{"measure": "cosine", "number": 0.25} | pair]
+            rows += [{"measure": "sign_conflict", "number": 0.4} | pair]
+    columns = ("measure", "expert", "other", "part", "number", "measured_on")
+    _write_csv(study / f"geometry/{base}.csv", [{c: row[c] for c in columns} for row in rows])
 
 
 def write_evaluation(

@@ -3,7 +3,7 @@
 # Inputs:  results/<study>/recipes.csv, benchmarks.csv and methods.csv; `study_results`, which stand when every
 #          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json (and .parquet: its items) and
 #          every merge report results/merges/<recipe_id>.json of the study stands; results/items
-#          (<evaluation_id>.parquet: what all models were asked); results/<study>/inspect
+#          (<evaluation_id>.parquet: what all models were asked); results/<study>/inspect and geometry
 # Outputs: results/<study>/tables: tidy CSV and Parquet files, and Tables 1-3 also as LaTeX and Markdown
 #          (published_comparison: our Tables 1-3 beside those that the study names as `published`)
 #          results/<study>/figures: every figure as SVG, PDF and PNG
@@ -22,6 +22,7 @@ TIDY_TABLES = [
     "experts",
     "benchmarks",
     "inspection",
+    "geometry",
     "cosines",
     "methods",
     "missing",
@@ -36,6 +37,7 @@ rule aggregate:
     input:
         study_results,
         inspected,
+        measured,
         published=STUDY.published or [],
         recipes=f"{RESULTS}/{STUDY.name}/recipes.csv",
         benchmarks=f"{RESULTS}/{STUDY.name}/benchmarks.csv",

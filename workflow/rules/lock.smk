@@ -42,6 +42,11 @@ def identities(wildcards):
     return [locked[name] for name in members(wildcards)]
 
 
+def base_bytes(wildcards):
+    """Return the size of a base."""
+    return checkpoint_bytes(members(wildcards)[0])
+
+
 def pinned(name):
     """Return what a command finds a checkpoint by: its folder, or org/name@commit of the lock."""
     entry = study_lock().checkpoints[name]
@@ -84,7 +89,7 @@ rule inspect:
     wildcard_constraints:
         base="|".join(map(re.escape, STUDY.bases)),
     resources:
-        mem_mb=lambda wildcards, attempt: memory_mb(0, attempt),
+        mem_mb=lambda wildcards, attempt: memory_mb(base_bytes(wildcards), attempt),
         runtime=lambda wildcards, attempt: minutes(
             sum(checkpoint_bytes(n) for n in members(wildcards)), attempt
         ),

@@ -11,11 +11,18 @@ from wildmerge.checkpoints.dtypes import FLOATS
 from wildmerge.checkpoints.headers import Headers, TensorInfo
 
 Role = Literal["matrix", "embedding", "head", "buffer", "other"]
+Kind = Literal["embedding", "head", "norm", "attention", "mlp", "other"]
 
 _EMBEDDINGS = {"embed_tokens", "embed_tokens_per_layer", "wte", "word_embeddings", "embed_in"}
 _HEADS = {"lm_head", "embed_out"}
 _LIKE_AN_EMBEDDING = re.compile(r"emb|tok|wte|shared")
 _OF_POSITIONS = re.compile(r"pos|wpe")
+_KINDS: dict[Kind, re.Pattern[str]] = {  # the first that fits: norms stand inside of the others
+    "norm": re.compile(r"norm|(^|\.|_)ln(_|\d|\.)"),
+    "attention": re.compile(r"attn|attention"),
+    "mlp": re.compile(r"mlp|feed_forward|ffn|(^|\.)fc\d|expert|moe"),
+}
+_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 _IN_A_LAYER = re.compile(r"(^|.*\.)\d+\..+")
 _BUFFER = re.compile(
     r"(.+\.)?(inv_freq|original_inv_freq|masked_bias|position_ids|(cos|sin)_cached|rotary_emb\..+|"
@@ -82,6 +89,19 @@ def merged_tensors(checkpoint: Headers) -> dict[str, TensorInfo]:
 def in_a_layer(name: str) -> bool:
     """Return whether a tensor belongs to a numbered layer."""
     return bool(_IN_A_LAYER.fullmatch(name))
+
+
+def kind_of(name: str, role: Role) -> Kind:
+    """Return what part of a model a tensor is, for people who read tables; no method looks at it."""
+    if role in ("embedding", "head"):
+        return role
+    return next((kind for kind, words in _KINDS.items() if words.search(name)), "other")
+
+
+def layer_of(name: str) -> int | None:
+    """Return the number of the layer that a tensor belongs to, the first number in its name."""
+    found = _LAYER.search(name) if in_a_layer(name) else None
+    return int(found[1]) if found else None
 
 
 def _first(role: Role, checkpoint: Headers) -> str | None:

@@ -68,6 +68,32 @@ def spectra(
 
 
 @commands.command(rich_help_panel=PANEL)
+def geometry(
+    study: StudyFile,
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Its name in the study.")],
+    out: Annotated[Path, typer.Option(help="A CSV file.")],
+    threads: Threads = 1,
+) -> None:
+    """Measure the task vectors of one of a study's bases: norms, cosines, signs, ranks, subspaces."""
+    import math
+
+    from wildmerge.cli.printing import write_csv
+    from wildmerge.merging.geometry import geometry
+    from wildmerge.planning.opening import open_study
+
+    opened = open_study(study, [base])
+    ((_, members),) = opened.study.bases.items()
+    folder_of = opened.lock.folder
+    rows = geometry(
+        folder_of(members.checkpoint),
+        {expert: folder_of(reference) for expert, reference in members.experts.items()},
+        untie=opened.study.untie,
+        threads=threads,
+    )
+    write_csv(out, [r | {"number": "" if math.isnan(r["number"]) else r["number"]} for r in rows])
+
+
+@commands.command(rich_help_panel=PANEL)
 def run(
     study: StudyFile,
     *,

@@ -2,8 +2,8 @@
 
 Every weight is read once, so that NaN is found here and not in the middle of a study. One row an expert:
 whether it merges and why not, what of it would be left out, and its distance to the base (L2 over all
-shared weights). The cosine between every two task vectors is estimated from the same random weights of
-each: one in a few thousand, so that a sample of every expert fits into memory.
+shared weights). The experts are read side by side, so that the cosine between every two task vectors is
+of all weights, too.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
-from torch import Tensor
 from tqdm import tqdm
 
 from wildmerge.checkpoints.alignment import align, warnings_of
@@ -29,12 +27,12 @@ from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.roles import merged_tensors
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal, one_line
+from wildmerge.vectors import comparing
+from wildmerge.vectors.comparing import Sums
 from wildmerge.vectors.task_vectors import TaskVectors
 
 Row = dict[str, Any]
 
-SAMPLED = 1 << 20
-"""Weights of each expert that the cosines are estimated from: they are exact to about 0.001."""
 _SAME_LENGTH, _SAME_DIRECTION = 1e-4, 1e-6
 """Task vectors whose lengths are equal and whose cosine is 1 to within these are the same expert's."""
 
@@ -43,12 +41,11 @@ _SAME_LENGTH, _SAME_DIRECTION = 1e-4, 1e-6
 class Inspection:
     """What was found: a row an expert, and the cosines of those that merge, (n, n), by name.
 
-    `sampled` says which weights the cosines are of.
+    The cosine with a task vector that is zero is 0 here.
     """
 
     rows: list[Row]
     names: list[str] = field(default_factory=list)
-    sampled: str = ""
     cosines: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def pairs(self) -> list[Row]:
@@ -76,27 +73,40 @@ def inspect(
     """
     foundation = open_checkpoint(base)
     require_base(foundation)
-    rows: list[Row] = []
+    refusals: dict[str, str] = {}
     looks: dict[str, _Look] = {}
-    for name, folder in tqdm(experts.items(), desc="inspecting", unit="expert", disable=None):
+    for name, folder in experts.items():
         try:
-            look = _look(foundation, name, folder, untie)
+            looks[name] = _look(foundation, name, folder, untie)
         except Refusal as refusal:
-            rows.append(unmeasured(name, "no", str(refusal)))
-            continue
-        duplicates = [other for other, seen in looks.items() if look.equals(seen)]
-        looks[name] = look
-        row = unmeasured(name, "yes", "")
-        row |= {
-            "distance": f"{look.distance:.6g}",
-            "relative": f"{look.relative:.4g}",
-            "remarks": "; ".join(
-                [*look.remarks, *(f"the same weights as {t}" for t in duplicates)]
-            ),
-        }
-        rows.append(row)
-    samples = [look.sample for look in looks.values()]
-    return Inspection(rows, list(looks), _sampled(foundation), _cosines(samples))
+            refusals[name] = str(refusal)
+    sums, broken = _measure(looks)
+    refusals |= broken
+    names = [name for name in looks if name not in broken]
+    rows = [
+        unmeasured(name, "no", refusals[name])
+        if name in refusals
+        else _row(names, names.index(name), sums, looks[name].remarks)
+        for name in experts
+    ]
+    return Inspection(rows, names, np.nan_to_num(sums.cosines))
+
+
+def _row(names: list[str], index: int, sums: Sums, remarks: Sequence[str]) -> Row:
+    """Return the row of an expert whose weights were read."""
+    distance, cosines = float(sums.norms[index]), sums.cosines[index]
+    same = [
+        f"the same weights as {names[other]}"
+        for other in range(index)
+        if math.isclose(distance, sums.norms[other], rel_tol=_SAME_LENGTH)
+        and (distance == 0 or cosines[other] > 1 - _SAME_DIRECTION)
+    ]
+    no_step = [] if distance else ["the same weights as the base"]
+    return unmeasured(names[index], "yes", "") | {
+        "distance": f"{distance:.6g}",
+        "relative": f"{distance / sums.base_norm if sums.base_norm else 0.0:.4g}",
+        "remarks": "; ".join([*remarks, *no_step, *same]),
+    }
 
 
 def unmeasured(expert: str, merges: str, refusal: str) -> Row:
@@ -105,33 +115,13 @@ def unmeasured(expert: str, merges: str, refusal: str) -> Row:
     return row | {"refusal": refusal}
 
 
-def _sampled(base: Checkpoint) -> str:
-    total = sum(_sizes(base).values())
-    if total <= SAMPLED:
-        return "over all weights"
-    return f"from a sample of {SAMPLED:,} of {total:,} weights (exact to about 0.001)"
-
-
-def _sizes(base: Checkpoint) -> dict[str, int]:
-    """Return the number of weights of every tensor that holds some."""
-    return {name: math.prod(info.shape) for name, info in merged_tensors(base).items()}
-
-
 @dataclass
 class _Look:
-    """What one expert's weights show: distances, and a sample of its task vector, (SAMPLED,)."""
+    """An expert that fits its base: both with the same tensors, and what is to be said of it."""
 
-    distance: float
-    relative: float
-    sample: Tensor
+    base: Checkpoint
+    expert: Checkpoint
     remarks: list[str]
-
-    def equals(self, other: _Look) -> bool:
-        """Return whether two experts are the same, as far as the distances and a sample show."""
-        if not math.isclose(self.distance, other.distance, rel_tol=_SAME_LENGTH):
-            return False
-        cosine = _cosines([self.sample, other.sample])[0, 1]
-        return self.distance == 0 or cosine > 1 - _SAME_DIRECTION
 
 
 def _look(base: Checkpoint, name: str, folder: str | Path, untie: bool) -> _Look:
@@ -141,42 +131,53 @@ def _look(base: Checkpoint, name: str, folder: str | Path, untie: bool) -> _Look
         raise Refusal(finding.refusal)
     start, aligned, facts = align(base, {name: opened}, untie=untie)
     lines = (*finding.warnings, *finding.remarks, *warnings_of(facts))
-    remarks = [line.partition(": ")[2] for line in lines]
-    return _measure(start, aligned[name], remarks)
+    return _Look(start, aligned[name], [line.partition(": ")[2] for line in lines])
 
 
-def _measure(base: Checkpoint, expert: Checkpoint, remarks: list[str]) -> _Look:
-    floats = _sizes(base)
-    rate = min(1.0, SAMPLED / sum(floats.values()))
-    moved = size = 0.0
-    samples = []
-    for name, numel in floats.items():
-        sources = [str(base.folder), str(expert.folder)]
-        vectors = TaskVectors(base.stored(name), [expert.stored(name)], name=name, sources=sources)
-        for at, deltas in vectors.chunks():
-            moved += float(deltas.square().sum())
-            size += float(vectors.base_chunk(at).square().sum())
-        count = max(1, round(rate * numel))
-        # each sampled weight stands for as many as its tensor has for one
-        samples.append(vectors.sample(count)[0] * math.sqrt(numel / min(count, numel)))
-    if moved == 0:
-        remarks = [*remarks, "the same weights as the base"]
-    distance = math.sqrt(moved)
-    return _Look(distance, distance / math.sqrt(size) if size else 0.0, torch.cat(samples), remarks)
+def _measure(looks: Mapping[str, _Look]) -> tuple[Sums, dict[str, str]]:
+    """Read every weight of all experts once; return their sums, and why some could not be read."""
+    left, total = dict(looks), Sums.nothing(len(looks))
+    refusals: dict[str, str] = {}
+    base = next((look.base for look in looks.values()), None)
+    for name in tqdm(merged_tensors(base) if base else (), desc="inspecting", disable=None):
+        try:
+            total.add(_sums(left.values(), name))
+        except Refusal as refusal:
+            found = {expert: _refusal(look, name) for expert, look in left.items()}
+            broken = {expert: why for expert, why in found.items() if why}
+            if not broken:
+                raise refusal
+            refusals |= broken
+            total.keep([i for i, expert in enumerate(left) if expert not in broken])
+            left = {expert: look for expert, look in left.items() if expert not in broken}
+            if not left:
+                break
+            total.add(_sums(left.values(), name))
+    return total, refusals
 
 
-def _cosines(samples: list[Tensor]) -> NDArray[np.float64]:
-    """Return the cosine of every two samples, (n, n); 0 where one is 0."""
-    if not samples:
-        return np.zeros((0, 0))
-    wide = [sample.double().numpy() for sample in samples]
-    # multiplied and summed in one order: BLAS rounds by where in memory the numbers happen to lie
-    products = np.array([[float((a * b).sum()) for b in wide] for a in wide])
-    norms = np.sqrt(products.diagonal())
-    scale = np.outer(norms, norms)
-    cosines: NDArray[np.float64] = np.zeros_like(products)
-    np.divide(products, scale, out=cosines, where=scale > 0)
-    return cosines.clip(-1, 1)
+def _sums(looks: Iterable[_Look], name: str) -> Sums:
+    """Compare the task vectors of one tensor."""
+    looks = list(looks)
+    base = looks[0].base
+    return comparing.compare(
+        TaskVectors(
+            base.stored(name),
+            [look.expert.stored(name) for look in looks],
+            name=name,
+            sources=[str(base.folder), *(str(look.expert.folder) for look in looks)],
+        ),
+        signs=False,
+    )
+
+
+def _refusal(look: _Look, name: str) -> str:
+    """Return why a tensor of one expert cannot be used; nothing where it can."""
+    try:
+        _sums([look], name)
+    except Refusal as refusal:
+        return str(refusal)
+    return ""
 
 
 # --- as text --------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def _table(rows: list[Row], width: int) -> Iterable[str]:
 
 def _matrix(found: Inspection, width: int) -> Iterable[str]:
     """Yield the lower triangle of the cosines, a column an expert, by number."""
-    yield f"cosines between task vectors, {found.sampled}"
+    yield "cosines between task vectors, of all weights"
     count = len(found.names)
     names = [_tail(name, max(8, width - 8 - 7 * count)) for name in found.names]
     cells = [

@@ -1,7 +1,7 @@
-"""What `wildmerge inspect` found before the study merged anything, as two tables of the study.
+"""What the study's experts look like before anything is merged: inspection, geometry, cosines.
 
-Reads results/<study>/inspect, which the workflow writes before it merges; a study without it has empty
-tables.
+Reads results/<study>/inspect and results/<study>/geometry, which the workflow writes; a study without
+them has empty tables.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 EXPERTS = ["base", "expert", "merges", "distance", "relative", "remarks", "refusal"]
+GEOMETRY = ["base", "measure", "expert", "other", "part", "number", "measured_on"]
 PAIRS = ["base", "expert", "other", "cosine"]
 
 
@@ -24,13 +25,19 @@ def inspection_table(folder: Path, bases: list[str]) -> pd.DataFrame:
     return table.assign(**numbers)[EXPERTS].reset_index(drop=True)
 
 
-def cosine_table(folder: Path, bases: list[str]) -> pd.DataFrame:
-    """A row a pair of experts of a base: the cosine between their task vectors (sampled)."""
-    rows = []
-    for base in bases:
-        path = folder / f"{base}+cosines.csv"
-        if path.is_file():
-            pairs = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=PAIRS[1:])
-            rows += [(base, *pair) for pair in pairs.itertuples(index=False)]
-    table = pd.DataFrame(rows, columns=PAIRS)
-    return table.assign(cosine=table["cosine"].astype(float))
+def geometry_table(folder: Path, bases: list[str]) -> pd.DataFrame:
+    """A row a measure of a base, an expert or two of them, in a part of the model."""
+    found = [
+        pd.read_csv(path, dtype=str, keep_default_na=False).assign(base=base)
+        for base in bases
+        if (path := folder / f"{base}.csv").is_file()
+    ]
+    table = pd.concat(found) if found else pd.DataFrame(columns=GEOMETRY, dtype=str)
+    numbers = pd.to_numeric(table["number"]).astype(float)
+    return table.assign(number=numbers)[GEOMETRY].reset_index(drop=True)
+
+
+def cosine_table(geometry: pd.DataFrame) -> pd.DataFrame:
+    """A row a pair of experts of a base: the cosine between their task vectors, of all weights."""
+    rows = geometry[(geometry["measure"] == "cosine") & (geometry["part"] == "all")]
+    return rows.rename(columns={"number": "cosine"})[PAIRS].reset_index(drop=True)

@@ -29,8 +29,8 @@ HOW_TO_READ = {
     "parameters, mean over subsets.",
     "experts": "Each expert's gain over its base on each benchmark, in points. Blue is a gain, red "
     "a loss; grey numbers are within noise.",
-    "cosines": "The cosine between the task vectors of every two experts, estimated from a "
-    "sample of their weights: 1 is the same direction, 0 is none in common.",
+    "cosines": "The cosine between the task vectors of every two experts, of all "
+    "their weights: 1 is the same direction, 0 is none in common.",
     "benchmarks": "The same curves for each benchmark. Dashed is the base, dotted a random choice.",
     "published": "Mean difference to the reference in points, a point a cell of Tables 1 to 3: ours "
     "against the published one. On the dotted line both are equal; hollow points are other variants "

@@ -23,7 +23,7 @@ from wildmerge.reporting.frames import (
     model_table,
     score_table,
 )
-from wildmerge.reporting.inspection import cosine_table, inspection_table
+from wildmerge.reporting.inspection import cosine_table, geometry_table, inspection_table
 from wildmerge.reporting.layouts import to_latex, to_markdown
 from wildmerge.reporting.paper_tables import paper_table
 from wildmerge.statistics.comparisons import compare
@@ -37,6 +37,7 @@ TEXT = (
     *("name", "value", "reference", "other", "merges", "remarks", "refusal", "remark", "why"),
     *("average_differs_in", "family", "source", *COMPARISON_TEXT),
     *(f"{name}_verdict" for name in VERDICTS),
+    *("measure", "part", "measured_on"),
 )
 
 
@@ -53,6 +54,9 @@ class Tables(NamedTuple):
     experts: pd.DataFrame  # a row an expert and benchmark: its gain over the base
     benchmarks: pd.DataFrame  # a row a benchmark: items, chance, settings
     inspection: pd.DataFrame  # a row an expert: does it merge, and its distance to the base
+    geometry: (
+        pd.DataFrame
+    )  # a row a measure of task vectors: norms, cosines, signs, ranks, subspaces
     cosines: pd.DataFrame  # a row a pair of experts: the cosine of their task vectors
     methods: pd.DataFrame  # a row a method: what it is called, its family, where it comes from
     missing: pd.DataFrame  # a row a model and benchmark without a result, and why
@@ -114,7 +118,8 @@ def compute_tables(results: Path, study: str, published: Path | None, *, strict:
     compared = compare(base_answers(found), choices(found.recipes))
     models, scores = model_table(found, compared), score_table(found, compared)
     curves, benchmark_curves = curve_tables(found, models, compared)
-    inspected, bases = results / study / "inspect", list(found.recipes["base"].unique())
+    bases = list(found.recipes["base"].unique())
+    geometry = geometry_table(results / study / "geometry", bases)
     numbered = [paper_table(number, curves, compared) for number in (1, 2, 3)]
     comparison = pd.DataFrame(columns=published_numbers.COLUMNS)
     if published:
@@ -128,8 +133,9 @@ def compute_tables(results: Path, study: str, published: Path | None, *, strict:
         benchmark_curves=benchmark_curves,
         experts=expert_table(scores),
         benchmarks=benchmark_table(found),
-        inspection=inspection_table(inspected, bases),
-        cosines=cosine_table(inspected, bases),
+        inspection=inspection_table(results / study / "inspect", bases),
+        geometry=geometry,
+        cosines=cosine_table(geometry),
         methods=methods,
         missing=found.missing,
         remarks=found.remarks,

@@ -13,6 +13,7 @@ SciPy's, which calls LAPACK without copies; torch takes half as long again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,6 +195,39 @@ def tolerance(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> float:
 def rank(sigma: Tensor, vectors: TaskVectors, summed: int = 1) -> int:
     """Return how many singular values stand above the tolerance."""
     return int((sigma > tolerance(sigma, vectors, summed)).sum())
+
+
+def effective_rank(sigma: Tensor) -> float:
+    """Return exp(H) of the singular values as shares of their sum: 1 for one, n for n equal ones.
+
+    Args:
+        sigma: singular values, not negative, in any order.
+
+    Returns:
+        A number between 1 and the number of values above zero; 0 of a zero matrix.
+
+    Source: O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007, definition 1.
+    """
+    shares = sigma[sigma > 0].double()
+    if not len(shares):
+        return 0.0
+    shares = shares / shares.sum()
+    return math.exp(float(-(shares * shares.log()).sum()))
+
+
+def overlap(first: Tensor, second: Tensor) -> float:
+    """Return the mean squared cosine of the principal angles between two subspaces.
+
+    Args:
+        first: orthonormal basis in rows, (r, d).
+        second: likewise.
+
+    Returns:
+        |A B^T|_F^2 / r: 1 for the same subspace, 0 for orthogonal ones, r / d for random ones.
+
+    Source: A. Björck and G. H. Golub, Mathematics of Computation 27 (1973), 579-594.
+    """
+    return float(product(first, second.mT.contiguous()).square().sum()) / len(first)
 
 
 def energy_within(update: Tensor, left: Tensor, right: Tensor) -> float:

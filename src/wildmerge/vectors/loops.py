@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Wide = NDArray[np.float64]
 Places = NDArray[np.int64]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 _ZERO, _TWO = np.float32(0), np.float32(2)
@@ -157,3 +158,83 @@ def elect(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> Non
             up = agreeing[j] >= 0
             chosen[j] = plus[j] if up else minus[j]
             agreeing[j] = (agreeing[j] + (size[j] if up else -size[j])) / _TWO
+
+
+@_compiled(reassociate=True)
+def multiply(wide: Wide, width: int, out: Wide) -> None:
+    """Add the inner products of the rows of (n, width) to the lower triangle of `out` (n, n)."""
+    for i in range(len(wide)):
+        row = wide[i, :width]
+        for k in range(0, i + 1, 2):  # two at once: a row is loaded for both
+            after = min(k + 1, i)
+            one, other, first, second = wide[k, :width], wide[after, :width], 0.0, 0.0
+            for j in range(width):
+                first += row[j] * one[j]
+                second += row[j] * other[j]
+            out[i, k] += first
+            if after > k:
+                out[i, after] += second
+
+
+@_compiled(reassociate=True)
+def count_signs(wide: Wide, width: int, out: Wide) -> None:
+    """Add how many weights each two rows of (n, width) move, and to opposite sides, to `out` (4, n, n).
+
+    In order: weights that oppose, weights that both move, and the sizes of both rows in each of them.
+    """
+    for i in range(len(wide)):
+        for k in range(i):
+            one, other = wide[i, :width], wide[k, :width]
+            opposed = moved = opposed_size = moved_size = 0.0
+            for j in range(width):
+                sign = one[j] * other[j]  # of float32 numbers: never rounded to zero
+                size = abs(one[j]) + abs(other[j])
+                opposed += 1.0 if sign < 0 else 0.0
+                moved += 1.0 if sign != 0 else 0.0
+                opposed_size += size if sign < 0 else 0.0
+                moved_size += size if sign != 0 else 0.0
+            out[0, i, k] += opposed
+            out[1, i, k] += moved
+            out[2, i, k] += opposed_size
+            out[3, i, k] += moved_size
+
+
+@_compiled(reassociate=True)
+def count_signs_of_all(wide: Wide, width: int, out: Wide) -> None:
+    """The same of all rows at once, to `out` (4,): weights that at least two move, and not one way."""
+    plus, minus, size = np.zeros(width), np.zeros(width), np.zeros(width)
+    for i in range(len(wide)):
+        row = wide[i, :width]
+        for j in range(width):
+            plus[j] += 1.0 if row[j] > 0 else 0.0
+            minus[j] += 1.0 if row[j] < 0 else 0.0
+            size[j] += abs(row[j])
+    opposed = moved = opposed_size = moved_size = 0.0
+    for j in range(width):
+        differ, several = plus[j] * minus[j] > 0, plus[j] + minus[j] > 1
+        opposed += 1.0 if differ else 0.0
+        moved += 1.0 if several else 0.0
+        opposed_size += size[j] if differ else 0.0
+        moved_size += size[j] if several else 0.0
+    out[0] += opposed
+    out[1] += moved
+    out[2] += opposed_size
+    out[3] += moved_size
+
+
+@_compiled()
+def compare(deltas: Floats, block: int, products: Wide, signs: Wide, signs_of_all: Wide) -> None:
+    """Add what the rows of (n, c) have in common, in float64, block by block; see `comparing.Sums`.
+
+    With `signs` of shape (0, n, n), signs are not looked at.
+    """
+    wide = np.empty((len(deltas), block))
+    for start in range(0, deltas.shape[1], block):
+        width = min(block, deltas.shape[1] - start)
+        for i in range(len(deltas)):
+            for j in range(width):
+                wide[i, j] = deltas[i, start + j]
+        multiply(wide, width, products)
+        if len(signs):
+            count_signs(wide, width, signs)
+            count_signs_of_all(wide, width, signs_of_all)
