@@ -1,6 +1,6 @@
 # Aggregation: from a study's result files to its tables, and from the tables to its figures.
 #
-# Inputs:  results/<study>/recipes.csv, benchmarks.csv and methods.csv; `study_results`, which stand when every
+# Inputs:  results/<study>/recipes.csv, benchmarks.csv, methods.csv, checkpoints.csv, choices.csv; `study_results`, which stand when every
 #          evaluation results/evals/<recipe_id>/<task>-<evaluation_id>.json (and .parquet: its items) and
 #          every merge report results/merges/<recipe_id>.json of the study stands; results/items
 #          (<evaluation_id>.parquet: what all models were asked); results/<study>/inspect and geometry
@@ -25,6 +25,7 @@ TIDY_TABLES = [
     "geometry",
     "cosines",
     "methods",
+    "checkpoints",
     "missing",
     "remarks",
     "provenance",
@@ -42,6 +43,8 @@ rule aggregate:
         recipes=f"{RESULTS}/{STUDY.name}/recipes.csv",
         benchmarks=f"{RESULTS}/{STUDY.name}/benchmarks.csv",
         methods=f"{RESULTS}/{STUDY.name}/methods.csv",
+        checkpoints=f"{RESULTS}/{STUDY.name}/checkpoints.csv",
+        choices=f"{RESULTS}/{STUDY.name}/choices.csv",
     output:
         csv=expand(f"{TABLES}/{{name}}.csv", name=TIDY_TABLES + PAPER_TABLES),
         parquet=expand(f"{TABLES}/{{name}}.parquet", name=TIDY_TABLES + PAPER_TABLES),

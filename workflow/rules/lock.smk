@@ -5,7 +5,8 @@
 # Outputs: the lock beside the study file
 #          results/<study>/inspect/<base>.csv and <base>+cosines.csv: would every expert merge?
 #          results/<study>/recipes.csv, benchmarks.csv and methods.csv: the ids of all models and
-#          benchmarks, and what methods are called
+#          benchmarks, and what methods are called; checkpoints.csv and choices.csv: sources, revisions and
+#          licences of the checkpoints, and the seed, for whoever reads the report
 # Steps:   lock -> inspect, recipes
 #
 # All ids of the study follow from the lock, so the list of jobs is known once it stands; an edit of
@@ -108,10 +109,13 @@ rule recipes:
     input:
         STUDY_FILE,
         LOCK,
+        ancient(fetched_checkpoints),
     output:
         f"{OUT}/recipes.csv",
         f"{OUT}/benchmarks.csv",
         f"{OUT}/methods.csv",
+        f"{OUT}/checkpoints.csv",
+        f"{OUT}/choices.csv",
     params:
         study=STUDY_FILE,
         part=PART,

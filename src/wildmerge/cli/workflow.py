@@ -31,11 +31,14 @@ PANEL = "Inside the workflow"
 def recipes(
     study: StudyFile, bases: Bases = None, limit: Limit = None, results: Results = RESULTS
 ) -> None:
-    """Write recipes.csv, benchmarks.csv and methods.csv of a study."""
+    """Write recipes.csv, benchmarks.csv, methods.csv, checkpoints.csv and choices.csv of a study."""
+    from importlib import metadata
+
     from wildmerge.cli.printing import write_csv
     from wildmerge.planning.claims import claim_results
     from wildmerge.planning.models import list_evaluations, list_models
     from wildmerge.planning.opening import open_study
+    from wildmerge.planning.sources import list_sources
 
     opened = open_study(study, names(bases), limit)
     claim_results(opened.study.name, study, results)
@@ -49,6 +52,10 @@ def recipes(
     write_csv(folder / "benchmarks.csv", benchmarks)
     described = {v.method.name: v.method.row() for v in opened.study.variants}
     write_csv(folder / "methods.csv", list(described.values()))
+    write_csv(folder / "checkpoints.csv", list(list_sources(opened.study, opened.lock)))
+    chosen = {"seed": opened.study.seed, "wildmerge": metadata.version("wildmerge")}
+    rows = [{"name": name, "value": value} for name, value in chosen.items()]
+    write_csv(folder / "choices.csv", rows)
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -58,7 +58,7 @@ def model_card(
     template = files("wildmerge").joinpath("templates/model_card.md.j2").read_text()
     names = {recipe.base: public_name(recipe.base, base.folder)}
     names |= {reference: public_name(reference, c.folder) for reference, c in experts.items()}
-    licences = [licence_of(checkpoint) for checkpoint in (base, *experts.values())]
+    licences = [licence_of(checkpoint.folder) for checkpoint in (base, *experts.values())]
     shown = recipe.model_copy(
         update={"base": names[recipe.base], "experts": tuple(names[e] for e in recipe.experts)}
     )
@@ -82,9 +82,9 @@ def model_card(
     return text
 
 
-def licence_of(checkpoint: Checkpoint) -> str | None:
+def licence_of(folder: Path) -> str | None:
     """Return the licence that a checkpoint's own model card states, if it does."""
-    path = checkpoint.folder / "README.md"
+    path = folder / "README.md"
     try:
         front = metadata_load(path) if path.exists() else None
     except (yaml.YAMLError, ValueError):

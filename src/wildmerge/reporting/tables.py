@@ -35,7 +35,7 @@ TEXT = (
     *("base", "kind", "method", "variant", "experts", "expert", "best_expert", "recipe_id"),
     *("parameters", "task", "label", "metric", "num_fewshot", "limit", "evaluation_id"),
     *("name", "value", "reference", "other", "merges", "remarks", "refusal", "remark", "why"),
-    *("average_differs_in", "family", "source", *COMPARISON_TEXT),
+    *("average_differs_in", "family", "source", "revision", "licence", *COMPARISON_TEXT),
     *(f"{name}_verdict" for name in VERDICTS),
     *("measure", "part", "measured_on"),
 )
@@ -59,6 +59,7 @@ class Tables(NamedTuple):
     )  # a row a measure of task vectors: norms, cosines, signs, ranks, subspaces
     cosines: pd.DataFrame  # a row a pair of experts: the cosine of their task vectors
     methods: pd.DataFrame  # a row a method: what it is called, its family, where it comes from
+    checkpoints: pd.DataFrame  # a row a base and expert: source, revision, licence
     missing: pd.DataFrame  # a row a model and benchmark without a result, and why
     remarks: pd.DataFrame  # a row a remark that merging or scoring made on a model
     provenance: pd.DataFrame  # versions, settings and remarks found in result files
@@ -113,7 +114,7 @@ def aggregate(
 def compute_tables(results: Path, study: str, published: Path | None, *, strict: bool) -> Tables:
     """Compute all tables of a study; the arguments are those of `aggregate`."""
     found = collect(results, study, strict=strict)
-    methods = _methods(results / study / "methods.csv")
+    methods = _listed(results / study / "methods.csv", METHOD)
     use(methods)
     compared = compare(base_answers(found), choices(found.recipes))
     models, scores = model_table(found, compared), score_table(found, compared)
@@ -137,9 +138,10 @@ def compute_tables(results: Path, study: str, published: Path | None, *, strict:
         geometry=geometry,
         cosines=cosine_table(geometry),
         methods=methods,
+        checkpoints=_listed(results / study / "checkpoints.csv", CHECKPOINT),
         missing=found.missing,
         remarks=found.remarks,
-        provenance=found.provenance,
+        provenance=_with_choices(found.provenance, results / study / "choices.csv"),
         table1=numbered[0],
         table2=numbered[1],
         table3=numbered[2],
@@ -173,11 +175,21 @@ def read_tables(tables: Path) -> Tables:
     return Tables(**frames)
 
 
-def _methods(path: Path) -> pd.DataFrame:
-    """Read what the study's methods declared; an older study lists none of its own."""
+METHOD = ["method", "label", "family", "source"]
+CHECKPOINT = ["base", "kind", "expert", "source", "revision", "licence"]
+
+
+def _listed(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read what the study's workflow listed; an older study lists less."""
     if path.is_file():
         return pd.read_csv(path, dtype=str, keep_default_na=False)
-    return pd.DataFrame(columns=["method", "label", "family", "source"])
+    return pd.DataFrame(columns=columns)
+
+
+def _with_choices(provenance: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Add what the study chose that no result file knows: its seed, and the version that listed it."""
+    chosen = _listed(path, ["name", "value"]).assign(kind="study", files=1)
+    return pd.concat([provenance, chosen[provenance.columns]], ignore_index=True)
 
 
 def to_csv(frame: pd.DataFrame) -> str:
