@@ -141,6 +141,38 @@ def evaluate(
 
 
 @commands.command(
+    rich_help_panel=PANEL,
+    epilog="$ wildmerge compare scores/base scores/merged\n\n"
+    "$ wildmerge compare lm_eval_output/org__base lm_eval_output/org__merged --out compared.csv",
+)
+def compare(
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="REFERENCE MODEL...",
+            help="What `evaluate` wrote to --out, or its evals/NAME; or lm-eval's folder or "
+            "results_*.json, with samples.",
+        ),
+    ],
+    metric: Annotated[
+        str | None,
+        typer.Option(help="As acc_norm, or exact_match,strict-match.", show_default="acc"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparisons as CSV.")] = None,
+) -> None:
+    """Compare models with the first one, item by item, where all answered the same items."""
+    from wildmerge.reporting.pairs import compare_results, render
+    from wildmerge.storage.files import write_atomically
+
+    compared, remarks = compare_results(places, metric)
+    for remark in remarks:
+        print(f"remark: {remark}", file=sys.stderr)
+    print(render(compared))
+    if out:
+        write_atomically(out, compared.to_csv(index=False, lineterminator="\n"))
+
+
+@commands.command(
     rich_help_panel=PANEL, epilog="$ wildmerge inspect checkpoints/base checkpoints/*-expert"
 )
 def inspect(

@@ -62,9 +62,14 @@ class Items:
     gold_bytes: NDArray[np.int32]
 
     def clusters(self) -> NDArray[np.int64] | None:
-        """Return a number an item, the same for items that ask one question; None if none do."""
-        found, numbers = np.unique(self.question, return_inverse=True)
-        return numbers.astype(np.int64) if len(found) < len(self.question) else None
+        """Return which items ask one question, see `clusters_of`."""
+        return clusters_of(self.question)
+
+
+def clusters_of(questions: Sequence[str]) -> NDArray[np.int64] | None:
+    """Return a number an item, the same for items that ask one question; None if none do."""
+    found, numbers = np.unique(questions, return_inverse=True)
+    return numbers.astype(np.int64) if len(found) < len(questions) else None
 
 
 # --- a model's answers ----------------------------------------------------------------------------

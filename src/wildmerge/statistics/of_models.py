@@ -43,7 +43,7 @@ def _with_base(answers: BaseAnswers, base: int) -> Iterator[Row]:
             _keys(answers, row, reference="base", reference_name=name),
             difference(found, answers.groups),
             family=f"{kind}s of {name} against it",
-            extra=_items(found),
+            extra=items_of(found),
         )
     for label in answers.labels:
         yield from _on_benchmark(answers, base, label)
@@ -61,7 +61,7 @@ def _on_benchmark(answers: BaseAnswers, base: int, label: str) -> Iterator[Row]:
             _keys(answers, row, label=label, reference="base", reference_name=name),
             difference([found], [answers.clusters[label]]),
             family=f"benchmarks of {name}, {model}",
-            extra=_items([found]),
+            extra=items_of([found]),
         )
 
 
@@ -172,7 +172,7 @@ def _moments(
     return mean, spread + floor, max(degrees(sizes), 1.0)
 
 
-def _items(differences: Sequence[Floats]) -> dict[str, Any]:
+def items_of(differences: Sequence[Floats]) -> dict[str, Any]:
     """Return how many items there are, and how many were gained and lost."""
     return {
         "items": sum(len(d) for d in differences),

@@ -81,7 +81,9 @@ def item_of(name: str, task: Any, document: Any, choices: list[str] | None, answ
     else:
         text = choices[gold[0]] if gold else ""
     digest = _document_hash(document)
-    question = _question(task, document)
+    question = question_of(document)
+    if question is None and isinstance(prompt := task.doc_to_text(document), str):
+        question = prompt
     shared = digest if question is None else hash_of_question(question)
     return Item(name, digest, shared, gold, len(choices or ()), len(text.encode()))
 
@@ -90,6 +92,19 @@ def hash_of_question(text: str) -> str:
     """Return 16 hex digits of a question's text; case and blanks do not count."""
     folded = " ".join(text.casefold().split())
     return hashlib.sha256(folded.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def question_of(document: Any) -> str | None:
+    """Return the text by which a document's question is known, from the usual names of fields."""
+    if not isinstance(document, Mapping):
+        return None
+    if "qtext" in document and all(key in document for key in EXAM):
+        return " ".join(str(document[key]) for key in EXAM)
+    for key in QUESTIONS:
+        if isinstance(question := document.get(key), str):
+            about = [document[c] for c in CONTEXTS if isinstance(document.get(c), str)]
+            return "\n".join([*about, question])
+    return None
 
 
 def _right_choices(choices: list[str], answer: Any) -> tuple[int, ...]:
@@ -106,16 +121,3 @@ def _document_hash(document: Any) -> str:
 
     text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
     return str(hash_string(text))[:HASH_DIGITS]
-
-
-def _question(task: Any, document: Any) -> str | None:
-    """Return the text by which an item's question is known; None where it has none of its own."""
-    if isinstance(document, Mapping):
-        if "qtext" in document and all(key in document for key in EXAM):
-            return " ".join(str(document[key]) for key in EXAM)
-        for key in QUESTIONS:
-            if isinstance(question := document.get(key), str):
-                about = [document[c] for c in CONTEXTS if isinstance(document.get(c), str)]
-                return "\n".join([*about, question])
-    text = task.doc_to_text(document)
-    return text if isinstance(text, str) else None
