@@ -18,8 +18,19 @@ localrules:
 def fetched_checkpoints(wildcards):
     """Return the marks of a base's hub checkpoints."""
     checkpoints.lock.get()
+    return fetch_marks(members(wildcards))
+
+
+def all_fetched_checkpoints(wildcards):
+    """Return the marks of all hub checkpoints of the study."""
+    checkpoints.lock.get()
+    return fetch_marks(checkpoints_of(STUDY))
+
+
+def fetch_marks(names):
+    """Return the marks of those of these checkpoints that are of the hub."""
     entries = study_lock().checkpoints
-    needed = [entries[name] for name in members(wildcards)]
+    needed = [entries[name] for name in names]
     return [
         f"{FETCHED}/{entry['identity']}.json" for entry in needed if "repo" in entry
     ]

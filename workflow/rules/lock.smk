@@ -109,7 +109,7 @@ rule recipes:
     input:
         STUDY_FILE,
         LOCK,
-        ancient(fetched_checkpoints),
+        ancient(all_fetched_checkpoints),
     output:
         f"{OUT}/recipes.csv",
         f"{OUT}/benchmarks.csv",

@@ -45,6 +45,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "text.parse_math": False,  # a name is a name, dollars and all
 }
+KEY = "key:"
 PER_CENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 
 
@@ -127,7 +128,13 @@ def draw_line(
         linewidth=width * (0.6 if crowded else 1.0),
         markersize=size * (0.6 if crowded else 1.35 if drawn.marker in "PX*" else 1.0),
         label=first["label"],
+        gid=key_of(first["label"]),
     )
+
+
+def key_of(label: str) -> str:
+    """Return the id of the parts of a figure that belong to one method or expert."""
+    return KEY + label
 
 
 def draw_band(axes: Axes, curve: pd.DataFrame, column: str) -> None:
@@ -137,7 +144,8 @@ def draw_band(axes: Axes, curve: pd.DataFrame, column: str) -> None:
     curve = curve.dropna(subset="sd")
     colour = look(curve["method"].iat[0]).colour if len(curve) else BASE_COLOUR
     low, high = curve[column] - curve["sd"], curve[column] + curve["sd"]
-    axes.fill_between(curve["n"], low, high, color=colour, alpha=0.13, linewidth=0)
+    key = key_of(curve["label"].iat[0]) if len(curve) else None
+    axes.fill_between(curve["n"], low, high, color=colour, alpha=0.13, linewidth=0, gid=key)
 
 
 def draw_references(axes: Axes, models: pd.DataFrame, base: str) -> None:

@@ -4,18 +4,19 @@ The page is laid out in `templates/report.html.j2` from what `page.py` gathers. 
 network, and the only links lead to the CSV files beside the report.
 """
 
-import base64
-import re
+from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
+from markupsafe import Markup
 
-from wildmerge.errors import Refusal
-from wildmerge.reporting import page, story
-from wildmerge.reporting.figures import list_figures
+from wildmerge.reporting import general, page, story
+from wildmerge.reporting.appearance import slug
+from wildmerge.reporting.figures import Drawing, list_figures
+from wildmerge.reporting.pictures import Picture, read_picture
 from wildmerge.reporting.printing import MINUS
 from wildmerge.reporting.remarks import gaps, remarks
+from wildmerge.reporting.signature import signature
 from wildmerge.reporting.tables import read_tables
 from wildmerge.storage.files import write_atomically
 
@@ -37,17 +38,14 @@ HOW_TO_READ = {
     "of a published method.",
     "grid": "Mean accuracy against one hyperparameter, a line for each number n of experts.",
 }
-CSS_PIXELS_A_POINT = 96 / 72
-
-
-class Picture(NamedTuple):
-    """A figure inside the page: its SVG as a data URI, and its own width in CSS pixels."""
-
-    kind: str
-    uri: str
-    width: int
-    caption: str
-    alternative: str
+IN_SHORT = {  # the chapters' names in the navigation
+    story.BASES: "Bases",
+    "What did fine-tuning do?": "Experts",
+    "Did merging help, and which method?": "Methods",
+    "Which method is best at which size?": "Leaders",
+    "Do more experts help?": "Sizes",
+    "How far can these numbers be trusted?": "Trust",
+}
 
 
 def write_report(
@@ -75,22 +73,41 @@ def write_report(
         title=title or "Does merging help?",
         answer=story.answer(read),
         question=page.question(read),
+        general=general.general_table(read),
         chapters={chapter.title: chapter.sentences for chapter in story.chapters(read)},
+        short=IN_SHORT,
+        signature=signature(read),
         gaps=gaps(read),
         remarks=remarks(read),
-        pictures=[_picture(figures, each.name, each.shows) for each in list_figures(read)],
+        pictures=[_picture(Path(figures), each) for each in list_figures(read)],
         base_rows=page.base_rows(read),
         inspections=page.inspections(read),
         expert_tables=page.expert_tables(read),
         paper_tables=page.paper_tables(read),
         published_rows=page.published_rows(read),
+        checkpoints=general.checkpoint_rows(read),
         recipe_rows=page.recipe_rows(read),
         found_rows=found[:SHOWN],
         shown=SHOWN,
         hidden=max(0, len(found) - SHOWN),
         files=page.links(tables, out),
+        css=_part("report.css"),
+        js=_part("report.js"),
     )
     return write_atomically(out, text)
+
+
+def _part(name: str) -> Markup:
+    """Return a style sheet or script of the page."""
+    text = resources.files("wildmerge").joinpath(f"templates/{name}").read_text(encoding="utf-8")
+    return Markup(text)
+
+
+def _picture(figures: Path, drawing: Drawing) -> Picture:
+    name = drawing.name
+    kind = name if name in HOW_TO_READ else name.partition("-")[0]
+    caption = HOW_TO_READ[kind]
+    return read_picture(figures, name, kind=kind, caption=caption, alternative=drawing.shows)
 
 
 def _template() -> jinja2.Template:
@@ -103,16 +120,5 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters["minus"] = lambda text: text.replace("-", MINUS)
+    environment.globals["anchor"] = slug
     return environment.get_template("report.html.j2")
-
-
-def _picture(figures: Path, name: str, alternative: str) -> Picture:
-    path = Path(figures) / f"{name}.svg"
-    if not path.is_file():
-        raise Refusal(f"no figure {path}; make it with `wildmerge figures`")
-    content = path.read_bytes()
-    uri = "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-    width = re.search(rb'<svg[^>]*? width="([\d.]+)pt"', content, re.DOTALL)
-    pixels = round(float(width[1]) * CSS_PIXELS_A_POINT) if width else 640
-    kind = name if name in HOW_TO_READ else name.partition("-")[0]
-    return Picture(kind, uri, pixels, HOW_TO_READ[kind], alternative)
