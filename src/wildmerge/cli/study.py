@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -100,6 +100,34 @@ def status(
     print(describe(opened.study, opened.lock, results))
     for line in changes_of(study, names(bases), limit):
         print(f"changed  {line} since it was locked; the next run of snakemake renews the lock")
+
+
+@commands.command(
+    rich_help_panel=PANEL,
+    epilog="$ wildmerge export mine.yaml --out items/\n\n"
+    "$ wildmerge export mine --format parquet --out items/",
+)
+def export(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="The study file, or the study's name.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    format: Annotated[  # the option's name
+        Literal["samples", "csv", "parquet"],
+        typer.Option(help="lm-eval's samples files, or one long table."),
+    ] = "samples",
+    results: Results = RESULTS,
+) -> None:
+    """Write the items of a study's results for other tools: who answered what, and how surely."""
+    from wildmerge.reporting.export import export
+    from wildmerge.study.file import load_study
+
+    name = load_study(Path(study)).name if study.endswith((".yaml", ".yml")) else study
+    written, lacking = export(results, name, format, out)
+    if lacking:
+        print(f"remark: models that lack results: {lacking}", file=sys.stderr)
+    print(f"{out}: items of {written} models")
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -140,7 +140,7 @@ class _Reading:
 
     def _result(self, recipe: Any, benchmark: Any) -> bool:
         """Read one result; False where it is not there, or its answers are gone."""
-        evaluation, where = _evaluation(benchmark), (self.results, recipe.recipe_id)
+        evaluation, where = evaluation_of(benchmark), (self.results, recipe.recipe_id)
         path, file = evaluation.path(*where), evaluation.answers(*where)
         if not path.is_file():
             return False
@@ -193,7 +193,7 @@ class _Reading:
             if answered is None:
                 found[benchmark.label] = None
                 continue
-            path = _evaluation(benchmark).items(self.results)
+            path = evaluation_of(benchmark).items(self.results)
             items = read_items(path)
             if (items.documents, len(items.doc_hash)) != (answered.documents, answered.items):
                 raise Refusal(f"{path}: not the items that the models answered; {AGAIN}")
@@ -207,7 +207,7 @@ class _Reading:
         return pd.DataFrame(rows, columns=["kind", "name", "value", "files"])
 
 
-def _evaluation(benchmark: Any) -> Evaluation:
+def evaluation_of(benchmark: Any) -> Evaluation:
     """Return what was asked by a row of benchmarks.csv."""
     asked = Benchmark.model_validate({"task": benchmark.task, "metric": benchmark.metric})
     return Evaluation(asked, benchmark.evaluation_id)

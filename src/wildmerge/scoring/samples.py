@@ -179,6 +179,8 @@ def _hash(record: Mapping[str, Any]) -> str:
 
 def _question(record: Mapping[str, Any]) -> str:
     """Return by what the question is known; where its text is not, by the document."""
+    if isinstance(known := record.get("question"), str):  # as `wildmerge export` writes it
+        return known
     text = question_of(record.get("doc"))
     return _hash(record) if text is None else hash_of_question(text)
 
