@@ -9,7 +9,7 @@ import pandas as pd
 from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.paper_tables import sizes
 from wildmerge.reporting.printing import UNKNOWN, fixed, markdown
-from wildmerge.statistics.rows import UNDECIDED
+from wildmerge.statistics.rows import GAIN, LOSS, UNDECIDED
 
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}
 CAPTIONS = {
@@ -17,6 +17,7 @@ CAPTIONS = {
     2: "Task Arithmetic against the best single expert",
     3: "Subspace methods against the base",
 }
+BEYOND = {GAIN, LOSS}
 PAGE_POINTS = 345  # the width of text on a page of LaTeX's article, the narrowest of its classes
 LETTER_POINTS = 4.25  # the width of a digit in footnotesize; most letters are narrower
 GAP_POINTS = 6  # between two columns
@@ -89,7 +90,8 @@ def to_markdown(number: int, frame: pd.DataFrame) -> str:
 def _in_words(cell: Cell) -> str:
     if cell == Cell():
         return UNKNOWN
-    return f"{cell.share} % / {cell.delta}" + (f" ({cell.gap} subsets)" if cell.gap else "")
+    delta = f"**{cell.delta}**" if cell.verdict in BEYOND else cell.delta
+    return f"{cell.share} % / {delta}" + (f" ({cell.gap} subsets)" if cell.gap else "")
 
 
 def to_latex(number: int, frame: pd.DataFrame) -> str:
@@ -131,7 +133,8 @@ def _panel(found: list[Block], ns: list[int], part: slice) -> str:
 def _in_latex(cell: Cell) -> str:
     gap = rf"\rlap{{$^{{{cell.gap.replace(' of ', '/')}}}$}}" if cell.gap else ""
     known = cell.delta != UNKNOWN
-    return f"{cell.share} & ${cell.delta}${gap}" if known else f"-- & --{gap}"
+    delta = rf"$\mathbf{{{cell.delta}}}$" if cell.verdict in BEYOND else f"${cell.delta}$"
+    return f"{cell.share} & {delta}{gap}" if known else f"-- & --{gap}"
 
 
 def _parts(found: list[Block], count: int) -> list[slice]:
@@ -150,7 +153,8 @@ def _caption(number: int) -> str:
     return (
         f"{CAPTIONS[number]}: per cent of subsets whose mean accuracy over the benchmarks exceeds "
         f"that of {reference_of(number)}, and mean difference to it in accuracy points. "
-        f"The reference's accuracy stands in brackets; n = 1 are the single experts."
+        f"The reference's accuracy stands in brackets; n = 1 are the single experts. Bold: a gain or a "
+        f"loss beyond noise, after correction for many comparisons."
     )
 
 

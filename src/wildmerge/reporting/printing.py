@@ -54,10 +54,10 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]], names: int =
     Args:
         headers: one text a column.
         rows: one text a column, as printed.
-        names: how many columns, from the left, hold names; the others hold numbers.
+        names: how many columns, from the left, hold names, which are escaped; the others hold numbers.
     """
     align = ["left"] * names + ["right"] * (len(headers) - names)
-    safe = [[in_markdown(text) for text in row] for row in rows]
+    safe = [[*map(in_markdown, row[:names]), *row[names:]] for row in rows]
     text: str = tabulate(safe, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
     return text
 
