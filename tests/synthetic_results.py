@@ -60,9 +60,10 @@ def build(
     tasks: dict[str, float] = TASKS,
     variants: dict[str, dict[str, Any]] = VARIANTS,
     sizes: dict[int, int] = SIZES,
-    items: int = 200,
+    items: int | dict[str, int] = 200,
 ) -> Path:
     """Write the results of a study and return its directory, `results/<study>`."""
+    counts = items if isinstance(items, dict) else dict.fromkeys(tasks, items)
     recipes = [
         recipe
         for base in bases
@@ -74,7 +75,7 @@ def build(
             "label": task.replace("_", " ").capitalize(),
             "metric": "acc",
             "num_fewshot": 0,
-            "limit": items,
+            "limit": counts[task],
             "evaluation_id": _digest(task),
         }
         for task in tasks
@@ -85,13 +86,40 @@ def build(
         write_inspection(results / study, base, experts)
         write_geometry(results / study, base, experts)
     for recipe, benchmark in itertools.product(recipes, benchmarks):
-        write_evaluation(
-            results, recipe, benchmark, _answers(recipe, benchmark["task"], tasks, items)
-        )
+        answers = _answers(recipe, benchmark["task"], tasks, counts[benchmark["task"]])
+        write_evaluation(results, recipe, benchmark, answers)
     for recipe in recipes:
         if recipe["kind"] == "merge":
             write_merge_report(results, recipe, _norm(recipe))
     return results / study
+
+
+def build_poor(results: Path) -> Path:
+    """Write the results of a study that shows next to nothing, and return the results' directory.
+
+    One expert (the other was not scored), a method whose models failed, a benchmark of one item, and all
+    accuracies equal.
+    """
+    counts = {"addition": 40, "date_order": 1}
+    study = build(
+        results,
+        bases=("mine",),
+        experts=("first", "second"),
+        tasks={task: TASKS[task] for task in counts},
+        variants={"task_arithmetic": {}, "ties": {}},
+        sizes={2: 1},
+        items=counts,
+    )
+    with (study / "recipes.csv").open(newline="") as stream:
+        recipes = list(csv.DictReader(stream))
+    for recipe in recipes:
+        failed = recipe["method"] == "ties" or recipe["experts"] == "second"
+        for path in (results / "evals" / recipe["recipe_id"]).glob("*.json"):
+            if failed:
+                path.unlink()
+            else:
+                change_answers(path, acc=[1] if "date_order" in path.name else [1, 0] * 20)
+    return results
 
 
 def write_inspection(study: Path, base: str, experts: tuple[str, ...]) -> None:

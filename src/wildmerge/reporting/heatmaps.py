@@ -1,96 +1,101 @@
-"""The study's heat maps: what each expert learnt, and how alike the experts are."""
-
-import math
-from collections.abc import Callable
+"""The study's heat maps: what methods and experts gain on each benchmark, and how alike experts are."""
 
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wildmerge.reporting.drawing import make_panels, styled
-from wildmerge.reporting.printing import fixed
+from wildmerge.reporting.appearance import method_order, variant_label
+from wildmerge.reporting.drawing import COLUMN, shortened, styled
+from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.printing import MINUS, fixed
 from wildmerge.reporting.tables import Tables
 from wildmerge.statistics.rows import GAIN, LOSS
 
 SOFT = "#777777"  # numbers within noise
+ROW = 0.17  # inches
+NARROW = 0.24  # inches that a number with a decimal takes
+WIDE = 0.5  # inches that a column may take
+NAMES = 1.05  # inches that the names of rows may take
+
+
+def on_benchmarks(tables: Tables, base: str) -> pd.DataFrame:
+    """Return the gain of each variant on each benchmark, at the largest size that there is."""
+    curves = whole_curves(tables.benchmark_curves)
+    of_base = curves[(curves["base"] == base) & (curves["n"] > 1)].dropna(subset="delta_points")
+    return of_base[of_base["n"] == of_base["n"].max()]
+
+
+def of_experts(tables: Tables, base: str) -> pd.DataFrame:
+    """Return the gain of each of a base's experts on each benchmark."""
+    return tables.experts[tables.experts["base"] == base].dropna(subset="delta_points")
+
+
+def of_pairs(tables: Tables, base: str) -> pd.DataFrame:
+    """Return the cosines between the task vectors of a base's experts."""
+    return tables.cosines[tables.cosines["base"] == base].dropna(subset="cosine")
 
 
 @styled
-def expert_figure(tables: Tables) -> Figure:
+def method_figure(tables: Tables, base: str) -> Figure:
+    """Gain of each variant on each benchmark at the largest size, in points; noise is grey."""
+    points = on_benchmarks(tables, base)
+    points = points.sort_values("method", key=lambda names: names.map(method_order), kind="stable")
+    names = [variant_label(*pair) for pair in zip(points["variant"], points["method"], strict=True)]
+    title = f"gain over {shortened(base, 24)} at n = {points['n'].iat[0]} (points)"
+    return _gain_map(points.assign(column=names), title)
+
+
+@styled
+def expert_figure(tables: Tables, base: str) -> Figure:
     """Each expert's gain over its base on each benchmark, in points; noise is printed in grey."""
-    experts, bases = tables.experts, list(tables.experts["base"].unique())
-    labels = list(experts["label"].unique())
-    limit = max(1.0, experts["delta_points"].abs().max())
-    count = experts.groupby("base")["expert"].nunique().max()
-
-    def draw(axes: Axes, base: str) -> None:
-        of_base = experts[experts["base"] == base]
-        cells = of_base.pivot(index="expert", columns="label").loc[of_base["expert"].unique()]
-        gains = cells["delta_points"].reindex(columns=labels)
-        verdicts = cells["delta_verdict"].reindex(columns=labels)
-        _heat_map(axes, gains, limit, 1, "+")
-        noise = ~verdicts.isin([GAIN, LOSS]).to_numpy()
-        for text in axes.texts:  # one in the middle of each cell that is known
-            column, row = map(int, text.get_position())
-            if noise[row, column]:
-                text.set_color(SOFT)
-
-    columns = 1 if len(labels) > 8 else min(2, len(bases))
-    width, height = 1.6 + 0.55 * len(labels), 1.4 + 0.27 * count
-    return _panels(bases, columns, (width, height), draw, "gain over the base (points)")
+    experts = of_experts(tables, base)
+    title = f"gain over {shortened(base)} (points)"
+    return _gain_map(experts.assign(column=experts["expert"]), title)
 
 
 @styled
-def cosine_figure(tables: Tables) -> Figure:
-    """The cosine between the task vectors of every two experts, a panel a base."""
-    cosines, bases = tables.cosines, list(tables.cosines["base"].unique())
-    names = {base: _experts_of(cosines[cosines["base"] == base]) for base in bases}
-    limit = max(0.1, cosines["cosine"].abs().max())
-    side = 1.2 + 0.36 * (max(map(len, names.values())) - 1)
-
-    def draw(axes: Axes, base: str) -> None:
-        pairs = cosines[cosines["base"] == base].pivot(
-            index="expert", columns="other", values="cosine"
-        )
-        _heat_map(axes, pairs.loc[names[base][1:], names[base][:-1]], limit, 2)
-
-    columns = min(2, len(bases))
-    return _panels(bases, columns, (side + 0.6, side), draw, "cosine of task vectors")
+def cosine_figure(tables: Tables, base: str) -> Figure:
+    """The cosine between the task vectors of every two experts."""
+    pairs = of_pairs(tables, base)
+    names = list(dict.fromkeys([*pairs["other"], *pairs["expert"]]))
+    cells = pairs.pivot(index="expert", columns="other", values="cosine")
+    cells = cells.reindex(index=names[1:], columns=names[:-1])
+    limit = max(0.1, cells.abs().max().max())
+    return _heat_map(cells, limit, 2, "-", f"cosines, {shortened(base)}")
 
 
-def _panels(
-    bases: list[str],
-    columns: int,
-    size: tuple[float, float],
-    draw: Callable[[Axes, str], None],
-    label: str,
-) -> Figure:
-    """Draw a heat map a base in panels of this size (inches), with one colour bar for all."""
-    figure, panels = make_panels(math.ceil(len(bases) / columns), columns, *size)
-    for axes in panels.flat[len(bases) :]:
-        axes.set_visible(False)
-    for axes, base in zip(panels.flat, bases, strict=False):
-        draw(axes, base)
-        axes.set_title(base, loc="left")
-    colours = panels.flat[0].collections[0]
-    figure.colorbar(colours, ax=panels, label=label, shrink=0.8, pad=0.02)
+def _gain_map(points: pd.DataFrame, title: str) -> Figure:
+    """Draw gains, a row a benchmark and a column a variant or expert."""
+    columns, labels = points["column"].unique(), points["label"].unique()
+    cells = points.pivot(index="label", columns="column")
+    gains = cells["delta_points"].reindex(index=labels, columns=columns)
+    verdicts = cells["delta_verdict"].reindex(index=labels, columns=columns)
+    limit = max(1.0, gains.abs().max().max())
+    digits = 1 if (COLUMN - NAMES) / len(columns) > NARROW else 0
+    figure = _heat_map(gains, limit, digits, "+", title)
+    beyond = verdicts.isin([GAIN, LOSS]).to_numpy()
+    for text in figure.axes[0].texts:  # one in the middle of each cell that is known
+        column, row = map(int, text.get_position())
+        text.set(**({"weight": "bold"} if beyond[row, column] else {"color": SOFT}))
     return figure
 
 
-def _heat_map(axes: Axes, cells: pd.DataFrame, limit: float, digits: int, sign: str = "-") -> None:
-    """Draw one heat map with its numbers; blue is above zero, red below, an empty cell is unknown."""
-    texts = cells.map(fixed, digits=digits, sign=sign)
+def _heat_map(cells: pd.DataFrame, limit: float, digits: int, sign: str, title: str) -> Figure:
+    """Draw a heat map with its numbers; blue is above zero, red below, an empty cell is unknown."""
+    names = [shortened(str(name), 30) for name in cells]
+    height = ROW * len(cells) + 0.033 * max(len(name) for name in names) + 0.4
+    figure = Figure(
+        figsize=(min(COLUMN, NAMES + WIDE * cells.shape[1]), height), layout="constrained"
+    )
+    axes = figure.subplots()
+    texts = cells.map(lambda value: fixed(value, digits, sign).replace("-", MINUS))
     colours = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "cbar": False}
-    sns.heatmap(cells, ax=axes, annot=texts, fmt="", annot_kws={"size": 7}, **colours)
+    size = 5.5 if (COLUMN - NAMES) / cells.shape[1] > NARROW else 5
+    sns.heatmap(cells, ax=axes, annot=texts, fmt="", annot_kws={"size": size}, **colours)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
     axes.grid(visible=False)
-    axes.tick_params(axis="y", rotation=0)
-    for text in axes.get_xticklabels():
-        text.set(rotation=35, ha="right", rotation_mode="anchor")
-
-
-def _experts_of(pairs: pd.DataFrame) -> list[str]:
-    """Return the experts of one base in the order of its pairs."""
-    return list(dict.fromkeys([*pairs["other"], *pairs["expert"]]))
+    axes.set_title(title, loc="left")
+    axes.set_yticklabels([shortened(str(name), 22) for name in cells.index], rotation=0)
+    axes.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
+    return figure
