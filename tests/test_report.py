@@ -202,9 +202,11 @@ def test_csv_markdown_latex_and_report_print_one_number_for_one_cell(tmp_path):
                 if line.startswith(f"| {title} ({accuracy} %)")
                 and line.split("|")[2].strip() == label
             )
-            assert f" {share} % / {delta} " in line
+            beyond = cell["verdict"] in {"gain", "loss"}
+            assert f" {share} % / {f'**{delta}**' if beyond else delta} " in line
             assert f"{title}}} ({accuracy}\\,\\%)" in latex
-            assert re.search(rf"{re.escape(label)} &.*{share} & \${re.escape(delta)}\$", latex)
+            printed = re.escape(rf"$\mathbf{{{delta}}}$" if beyond else f"${delta}$")
+            assert re.search(rf"{re.escape(label)} &.*{share} & {printed}", latex)
             assert (share, delta) in html_lines[f"{title} ({accuracy}\u00a0%)", label]
             walked += 1
     assert walked == (2 + 1) * (3 + 1 + 4 + 1) * 4  # bases and mean, variants of 1, 2, 3; sizes
