@@ -24,6 +24,7 @@ TIDY_TABLES = [
     "inspection",
     "geometry",
     "cosines",
+    "predictors",
     "methods",
     "checkpoints",
     "missing",

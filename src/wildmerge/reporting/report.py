@@ -60,6 +60,7 @@ IN_SHORT = {  # the chapters' names in the navigation
     "Did merging help, and which method?": "Methods",
     "Which method is best at which size?": "Leaders",
     "Do more experts help?": "Sizes",
+    "Could the gain have been predicted?": "Prediction",
     "How far can these numbers be trusted?": "Trust",
 }
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from wildmerge.reporting.prediction_story import prediction_sentences
 from wildmerge.reporting.printing import fixed, signed
 from wildmerge.reporting.sentences import (
     cells,
@@ -55,6 +56,7 @@ def chapters(tables: Tables) -> list[Chapter]:
         Chapter("Did merging help, and which method?", methods(tables)),
         Chapter("Which method is best at which size?", leaders(tables)),
         Chapter("Do more experts help?", steps(tables)),
+        Chapter("Could the gain have been predicted?", prediction_sentences(tables)),
         Chapter("How far can these numbers be trusted?", _trust(tables)),
     ]
     return [chapter for chapter in found if chapter.sentences]

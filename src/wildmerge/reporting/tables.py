@@ -26,6 +26,7 @@ from wildmerge.reporting.frames import (
 from wildmerge.reporting.inspection import cosine_table, geometry_table, inspection_table
 from wildmerge.reporting.layouts import to_latex, to_markdown
 from wildmerge.reporting.paper_tables import paper_table
+from wildmerge.reporting.prediction import predictor_table
 from wildmerge.statistics.comparisons import compare
 from wildmerge.statistics.rows import TEXT as COMPARISON_TEXT
 from wildmerge.storage.files import write_atomically
@@ -37,7 +38,7 @@ TEXT = (
     *("name", "value", "reference", "other", "merges", "remarks", "refusal", "remark", "why"),
     *("average_differs_in", "family", "source", "revision", "licence", *COMPARISON_TEXT),
     *(f"{name}_verdict" for name in VERDICTS),
-    *("measure", "part", "measured_on"),
+    *("measure", "part", "measured_on", "predictor"),
 )
 
 
@@ -58,6 +59,7 @@ class Tables(NamedTuple):
         pd.DataFrame
     )  # a row a measure of task vectors: norms, cosines, signs, ranks, subspaces
     cosines: pd.DataFrame  # a row a pair of experts: the cosine of their task vectors
+    predictors: pd.DataFrame  # a row a base and predictor: does it predict the gain of a merge?
     methods: pd.DataFrame  # a row a method: what it is called, its family, where it comes from
     checkpoints: pd.DataFrame  # a row a base and expert: source, revision, licence
     missing: pd.DataFrame  # a row a model and benchmark without a result, and why
@@ -137,6 +139,7 @@ def compute_tables(results: Path, study: str, published: Path | None, *, strict:
         inspection=inspection_table(results / study / "inspect", bases),
         geometry=geometry,
         cosines=cosine_table(geometry),
+        predictors=predictor_table(models, geometry),
         methods=methods,
         checkpoints=_listed(results / study / "checkpoints.csv", CHECKPOINT),
         missing=found.missing,
