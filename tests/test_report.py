@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from decimal import ROUND_HALF_EVEN, Decimal
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +26,7 @@ from wildmerge.reporting.notebook import execute_notebook
 from wildmerge.reporting.printing import fixed, in_markdown, signed
 from wildmerge.reporting.report import write_report
 from wildmerge.reporting.tables import aggregate, read_tables
+from wildmerge.scoring.items import write_items
 
 ROOT = Path(__file__).parents[1]
 
@@ -379,3 +381,38 @@ def test_two_bases_of_like_names_have_figures_of_their_own(tmp_path):
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     drawn = list_figures(read_tables(tmp_path / "demo/tables"))
     assert len(pictures) == len(set(pictures)) == len(drawn) > 4 * len(bases)
+
+
+def test_a_poor_study_has_honest_blanks_and_no_warning(tmp_path):
+    """Two experts, one benchmark of a single item, a method that failed, all models equal."""
+    results = tmp_path / "results"
+    study = synthetic_results.build(
+        results,
+        bases=("m",),
+        experts=("a", "b"),
+        tasks={"addition": 0.25, "one": 0.5},
+        variants={"ties": {}, "iso_c": {}},
+        sizes={2: 1},
+        items=40,
+    )
+    for recipe in rows(study / "recipes.csv"):
+        for path in (results / "evals" / recipe["recipe_id"]).glob("*.json"):
+            values = [1.0] if path.name.startswith("one") else [1.0, 0.0] * 20
+            record = json.loads(path.read_text()) | {"n": len(values)}
+            path.write_text(json.dumps(record))
+            synthetic_results.change_answers(path, acc=values)
+            if recipe["variant"] == "iso_c":
+                path.unlink()
+    (one,) = (row for row in rows(study / "benchmarks.csv") if row["task"] == "one")
+    shared = results / "items" / f"{one['evaluation_id']}.parquet"
+    write_items(shared, synthetic_results.asked_of("one", 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = html.unescape(write_again(results))
+        first, second, third = story.answer(read_tables(study / "tables"))
+    assert first.startswith("Merging did not help beyond noise here: 0 of 1")
+    assert "0 gain and 0 lose" in second
+    assert "95 % interval \u2212100.00 to +100.00" in third
+    assert "too few to see any difference that is possible" in page
+    assert "m: Iso-C, n = 2: 0 of 1 models are there" in page
+    assert not re.search(r"\bnan\b", page.lower())

@@ -44,13 +44,13 @@ def interval(row: Any) -> str:
     """Return the 95 % interval in words, and of which subsets it is."""
     text = f"95 % interval {signed(row.low_points)} to {signed(row.high_points)}"
     if row.over == TRIED and row.subsets < row.subsets_all:
-        text += f", for the {subsets(int(row.subsets))} tried only"
+        text += f", for the {plural(int(row.subsets), 'subset')} tried only"
     return text
 
 
-def subsets(number: int) -> str:
-    """Return a number of subsets in words."""
-    return "one subset" if number == 1 else f"{number} subsets"
+def plural(number: int, name: str) -> str:
+    """Return "1 subset" or "1,200 subsets"."""
+    return f"{number:,} {name}" + ("" if number == 1 else "s")
 
 
 def name(row: Any) -> str:

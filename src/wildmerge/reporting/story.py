@@ -16,6 +16,7 @@ from wildmerge.reporting.sentences import (
     count,
     difference,
     name,
+    plural,
     select,
     series,
     share,
@@ -34,6 +35,8 @@ HEADLINES = (  # by the share of merged models above their base
     (0.2, "Merging sometimes helped here"),
     (0.0, "Merging rarely helped here"),
 )
+POSSIBLE = 100
+"""Points: no difference is larger."""
 BASES = "Are the bases good enough to show a difference?"
 
 
@@ -76,7 +79,7 @@ def answer(tables: Tables) -> list[str]:
     ]
     return [
         _headline(tables, points),
-        f"Of the {len(points)} combinations of base, method and size, {series(decided)} (false "
+        f"Of {plural(len(points), 'combination')} of base, method and size, {series(decided)} (false "
         f"discovery rate 5 %); {count(points, UNDECIDED)} cannot be decided with these items and "
         "subsets.",
         _largest(tables, points),
@@ -117,13 +120,11 @@ def _largest(tables: Tables, points: pd.DataFrame) -> str:
 def _trust(tables: Tables) -> list[str]:
     """What the uncertainty is made of, in this study's numbers."""
     points, items = cells(tables.comparisons), tables.benchmarks["items"]
-    seen = points["detectable_points"]
     sentences = [
-        f"A benchmark has {_range(items)} items, and a size was tried on {_range(points['subsets'])} "
-        "subsets. Intervals join the draw of items, compared item by item, with the draw of "
-        "subsets.",
-        f"Differences of {fixed(seen.min(), 1)} points can be seen in the most precise combination, of "
-        f"{fixed(seen.max(), 1)} in the least precise one (80 % power).",
+        f"A benchmark has {_range(items, 'item')}, and a size was tried on "
+        f"{_range(points['subsets'], 'subset')}. Intervals join the draw of items, compared item by "
+        "item, with the draw of subsets.",
+        _power(points["detectable_points"]),
         "Verdicts are corrected for looking at many comparisons: over all combinations against their "
         "base by Benjamini and Hochberg, between methods by Holm.",
     ]
@@ -150,6 +151,19 @@ def _other_experts(points: pd.DataFrame) -> list[str]:
     ]
 
 
-def _range(values: pd.Series) -> str:
+def _power(seen: pd.Series) -> str:
+    """Which differences this study can see."""
+    if seen.min() > POSSIBLE:
+        return "These items are too few to see any difference that is possible (80 % power)."
+    text = (
+        f"A difference of {fixed(seen.min(), 1)} points can be seen in the most precise combination "
+        "(80 % power)"
+    )
+    if seen.max() > POSSIBLE:
+        return f"{text}, none that is possible in the least precise one."
+    return f"{text}, one of {fixed(seen.max(), 1)} in the least precise one."
+
+
+def _range(values: pd.Series, name: str) -> str:
     low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return plural(low, name) if low == high else f"{low:,} to {plural(high, name)}"
