@@ -1,7 +1,7 @@
 # A study from checkpoints to report. Choose it with `--config study=config/demo.yaml`, and a part of it with
 # `bases=[llama]` or `limit=20` after that.
 #
-#   checkpoints -> lock -> fetch -> inspect -> merge and evaluate -> tables -> figures, notebook -> report
+#   checkpoints -> lock -> fetch -> inspect -> merge and evaluate -> tables -> figures, notebooks -> report
 #                                          -> geometry           ->
 #
 # Each rules file below is one stage and opens with its contract: inputs, outputs, steps.
@@ -31,7 +31,7 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        rules.notebook.output,
+        expand(rules.notebook.output[0], name=NOTEBOOKS),
 
 
 rule tables:

@@ -1,13 +1,10 @@
-"""Report, story and notebook: self-contained, computed from the tables, same bytes each time."""
+"""Report and story: self-contained, computed from the tables, same bytes each time."""
 
 import csv
 import html
 import json
 import math
 import re
-import shutil
-import subprocess
-import sys
 import warnings
 from decimal import ROUND_HALF_EVEN, Decimal
 from html.parser import HTMLParser
@@ -22,11 +19,9 @@ from wildmerge.errors import Refusal
 from wildmerge.reporting import story
 from wildmerge.reporting.appearance import variant_label
 from wildmerge.reporting.figures import draw_figures, list_figures
-from wildmerge.reporting.notebook import execute_notebook
-from wildmerge.reporting.printing import fixed, in_markdown, signed
+from wildmerge.reporting.printing import fixed, signed
 from wildmerge.reporting.report import write_report
 from wildmerge.reporting.tables import aggregate, read_tables
-from wildmerge.scoring.items import write_items
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,41 +126,6 @@ def test_the_story_does_not_claim_a_gain_within_noise(study):
     first, second, _ = story.answer(tables._replace(comparisons=undecided))
     assert first.startswith("Merging did not help beyond noise")
     assert "0 gain and 0 lose" in second
-
-
-def test_the_notebook_is_clean_and_runs_on_the_tables(study):
-    source = ROOT / "notebooks/study.ipynb"
-    assert not any(cell.get("outputs") for cell in json.loads(source.read_text())["cells"])
-    executed = execute_notebook(source, study / "tables", study / "notebooks/study.ipynb")
-    text = executed.read_text()
-    assert "image/png" in text
-    assert " at 0x" not in text  # an address would differ on every run
-    (sentence, *_) = story.answer(read_tables(study / "tables"))
-    assert in_markdown(sentence) in outputs(executed)
-    for output in outputs(executed).split("\n"):
-        assert "<own>" not in output and "<odd" not in output
-
-
-def outputs(notebook: Path) -> str:
-    """All text that a notebook shows."""
-    cells = json.loads(notebook.read_text())["cells"]
-    shown = [output["data"] for cell in cells for output in cell.get("outputs", ())]
-    texts = [data.get("text/markdown", data.get("text/html", "")) for data in shown]
-    return "\n".join("".join(text) for text in texts)
-
-
-def test_an_executed_notebook_that_is_run_again_reads_its_own_study(study, tmp_path, monkeypatch):
-    """Opened from its own folder, as Jupyter does, wherever the study has been moved to."""
-    executed = execute_notebook(
-        ROOT / "notebooks/study.ipynb", study / "tables", study / "notebooks/study.ipynb"
-    )
-    moved = Path(shutil.copytree(study, tmp_path / "moved"))
-    again = moved / "notebooks/study.ipynb"
-    monkeypatch.chdir(ROOT)
-    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute"]
-    command += ["--ExecutePreprocessor.record_timing=False", "--inplace", str(again)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    assert outputs(again) == outputs(executed)
 
 
 # --- one number for one cell -------------------------------------------------------------------
@@ -384,35 +344,15 @@ def test_two_bases_of_like_names_have_figures_of_their_own(tmp_path):
 
 
 def test_a_poor_study_has_honest_blanks_and_no_warning(tmp_path):
-    """Two experts, one benchmark of a single item, a method that failed, all models equal."""
-    results = tmp_path / "results"
-    study = synthetic_results.build(
-        results,
-        bases=("m",),
-        experts=("a", "b"),
-        tasks={"addition": 0.25, "one": 0.5},
-        variants={"ties": {}, "iso_c": {}},
-        sizes={2: 1},
-        items=40,
-    )
-    for recipe in rows(study / "recipes.csv"):
-        for path in (results / "evals" / recipe["recipe_id"]).glob("*.json"):
-            values = [1.0] if path.name.startswith("one") else [1.0, 0.0] * 20
-            record = json.loads(path.read_text()) | {"n": len(values)}
-            path.write_text(json.dumps(record))
-            synthetic_results.change_answers(path, acc=values)
-            if recipe["variant"] == "iso_c":
-                path.unlink()
-    (one,) = (row for row in rows(study / "benchmarks.csv") if row["task"] == "one")
-    shared = results / "items" / f"{one['evaluation_id']}.parquet"
-    write_items(shared, synthetic_results.asked_of("one", 1))
+    """One expert, one benchmark of a single item, a method that failed, all models equal."""
+    results = synthetic_results.build_poor(tmp_path / "results")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         page = html.unescape(write_again(results))
-        first, second, third = story.answer(read_tables(study / "tables"))
+        first, second, third = story.answer(read_tables(results / "demo/tables"))
     assert first.startswith("Merging did not help beyond noise here: 0 of 1")
     assert "0 gain and 0 lose" in second
     assert "95 % interval \u2212100.00 to +100.00" in third
     assert "too few to see any difference that is possible" in page
-    assert "m: Iso-C, n = 2: 0 of 1 models are there" in page
+    assert "mine: TIES, n = 2: 0 of 1 models are there" in page
     assert not re.search(r"\bnan\b", page.lower())

@@ -1,8 +1,8 @@
-# The study for readers: an executed notebook and one self-contained HTML report.
+# The study for readers: executed notebooks and one self-contained HTML report.
 #
 # Inputs:  results/<study>/tables (rule aggregate), results/<study>/figures (rule figures),
-#          notebooks/study.ipynb (source, without outputs)
-# Outputs: results/<study>/notebooks/study.ipynb (executed), results/<study>/report.html
+#          notebooks/*.ipynb (sources, without outputs)
+# Outputs: results/<study>/notebooks/*.ipynb (executed), results/<study>/report.html
 # Steps:   both read the tables only; the report puts the SVG figures into its page
 #
 # Where models failed, nothing of this runs as a rule: a rule has all of its inputs. `show_gaps` then makes
@@ -11,19 +11,25 @@
 
 import subprocess
 
-NOTEBOOK = f"{RESULTS}/{STUDY.name}/notebooks/study.ipynb"
+NOTEBOOKS = (
+    "01_does_it_help",
+    "02_which_method",
+    "03_why",
+    "04_hyperparameters",
+    "05_beside_the_paper",
+)
 REPORT = f"{RESULTS}/{STUDY.name}/report.html"
 INCOMPLETE = f"{OUT}/incomplete"
 
 
 def show_gaps():
-    """Make tables, figures, notebook and report of a study in which models failed."""
+    """Make tables, figures, notebooks and report of a study in which models failed."""
     if not any(Path(OUT).glob("status/*.json")):
         return
     print(f"Some models failed; the others are in {INCOMPLETE}:", file=sys.stderr)
     published = ["--published", STUDY.published] if STUDY.published else []
     title = ["--title", STUDY.title] if STUDY.title else []
-    source = Path(workflow.basedir) / "notebooks/study.ipynb"
+    sources = Path(workflow.basedir) / "notebooks"
     tables, drawn = f"{INCOMPLETE}/tables", f"{INCOMPLETE}/figures"
     beside = ["--figures", drawn, "--out", f"{INCOMPLETE}/report.html", *title]
     for command in (
@@ -32,7 +38,13 @@ def show_gaps():
             *("--out", tables, *published),
         ],
         ["figures", tables, "--out", drawn],
-        ["notebook", source, tables, "--out", f"{INCOMPLETE}/notebooks/study.ipynb"],
+        *(
+            [
+                *("notebook", sources / f"{name}.ipynb", tables),
+                *("--out", f"{INCOMPLETE}/notebooks/{name}.ipynb"),
+            ]
+            for name in NOTEBOOKS
+        ),
         ["report", tables, "--study", STUDY.name, *beside],
     ):
         if subprocess.run(["wildmerge", *map(str, command)], check=False).returncode:
@@ -49,15 +61,17 @@ def clean_up():
 rule notebook:
     input:
         rules.aggregate.output.csv,
-        source=f"{workflow.basedir}/notebooks/study.ipynb",
+        source=f"{workflow.basedir}/notebooks/{{name}}.ipynb",
     output:
-        NOTEBOOK,
+        f"{RESULTS}/{STUDY.name}/notebooks/{{name}}.ipynb",
     log:
-        f"{OUT}/logs/notebook.log",
+        f"{OUT}/logs/notebook-{{name}}.log",
+    wildcard_constraints:
+        name="|".join(NOTEBOOKS),
     params:
         tables=TABLES,
     message:
-        "Execute the notebook"
+        "Execute the notebook {wildcards.name}"
     shell:
         "wildmerge notebook {input.source:q} {params.tables:q} --out {output:q} &> {log:q}"
 

@@ -1,4 +1,4 @@
-"""The study's notebook, executed: it knows its own study, also when it is opened and run again."""
+"""A notebook, executed on a study: it knows its own study, also when it is opened and run again."""
 
 import json
 import os

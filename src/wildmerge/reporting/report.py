@@ -59,6 +59,7 @@ IN_SHORT = {  # the chapters' names in the navigation
     "What did fine-tuning do?": "Experts",
     "Did merging help, and which method?": "Methods",
     "Which method is best at which size?": "Leaders",
+    "Which hyperparameters?": "Hyperparameters",
     "Do more experts help?": "Sizes",
     "Could the gain have been predicted?": "Prediction",
     "How far can these numbers be trusted?": "Trust",

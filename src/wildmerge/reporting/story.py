@@ -21,7 +21,7 @@ from wildmerge.reporting.sentences import (
     series,
     share,
 )
-from wildmerge.reporting.story_of_methods import leaders, methods, steps
+from wildmerge.reporting.story_of_methods import hyperparameters, leaders, methods, steps
 from wildmerge.reporting.story_of_models import bases, experts
 from wildmerge.reporting.tables import Tables
 from wildmerge.statistics.estimates import above
@@ -58,6 +58,7 @@ def chapters(tables: Tables) -> list[Chapter]:
         Chapter("What did fine-tuning do?", experts(tables)),
         Chapter("Did merging help, and which method?", methods(tables)),
         Chapter("Which method is best at which size?", leaders(tables)),
+        Chapter("Which hyperparameters?", hyperparameters(tables)),
         Chapter("Do more experts help?", steps(tables)),
         Chapter("Could the gain have been predicted?", prediction_sentences(tables)),
         Chapter("How far can these numbers be trusted?", _trust(tables)),

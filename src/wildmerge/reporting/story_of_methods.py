@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.appearance import look, variant_label
+from wildmerge.reporting.grids import SMALLEST, Grid, find_grids, whole_curves
 from wildmerge.reporting.printing import fixed, signed
 from wildmerge.reporting.sentences import (
     cells,
@@ -21,7 +21,7 @@ from wildmerge.reporting.sentences import (
 )
 from wildmerge.reporting.tables import Tables
 from wildmerge.statistics.estimates import above
-from wildmerge.statistics.of_methods import PAIR, STEP
+from wildmerge.statistics.of_methods import CHOICE, PAIR, STEP
 from wildmerge.statistics.of_sizes import SIZE
 from wildmerge.statistics.rows import GAIN, LOSS, SIGNIFICANT
 
@@ -131,3 +131,34 @@ def steps(tables: Tables) -> list[str]:
             start = size.removeprefix("n = ")
             sentences.append(f"On {base}, from n = {start} to n = {n}, {series(changes)}.")
     return sentences
+
+
+def hyperparameters(tables: Tables) -> list[str]:
+    """The leading value of each grid, on each base and at each size, and those like it."""
+    sentences = []
+    for grid in find_grids(tables.models):
+        points = cells(tables.comparisons)
+        points = points[points["variant"].isin(grid.values)]
+        for _, rows in points.groupby(["base", "n"], sort=False):
+            if len(rows) >= SMALLEST:
+                sentences.append(_leading_value(tables, rows, grid))
+    return sentences
+
+
+def _leading_value(tables: Tables, rows: pd.DataFrame, grid: Grid) -> str:
+    ranked = list(rows.sort_values("estimate_points", ascending=False, kind="stable").itertuples())
+    first = ranked[0]
+    pairs = select(tables.comparisons, what=PAIR, base=first.base, n=first.n)
+    behind = sum(_apart(pairs, first.variant, row.variant) for row in ranked[1:])
+    text = (
+        f"On {first.base} at n = {first.n}, {look(grid.method).label} does best with {grid.parameter} = "
+        f"{grid.values[first.variant]:g}: {difference(first)}; {len(ranked) - 1 - behind} of "
+        f"{len(ranked) - 1} other values cannot be distinguished from it (Holm)"
+    )
+    name_of = f"{grid.method}: {grid.parameter}"
+    chosen = select(tables.comparisons, what=CHOICE, base=first.base, n=first.n, variant=name_of)
+    for row in chosen.itertuples():
+        text += (
+            f". A value chosen by one half of the items differs by {difference(row)} on the other"
+        )
+    return f"{text}."

@@ -1,6 +1,6 @@
 """From a study's results to its tables: scores, models, curves, experts and the paper's Tables 1-3.
 
-`aggregate` writes them under `results/<study>/tables`; figures, notebook and report read nothing
+`aggregate` writes them under `results/<study>/tables`; figures, notebooks and report read nothing
 else. Numbers keep their full precision; what is printed from them is rounded once, in `printing.py`.
 """
 
