@@ -11,9 +11,11 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import binomtest
 
+from simulated_studies import simulate_study
 from wildmerge.statistics.best import against_best
 from wildmerge.statistics.families import benjamini_hochberg, holm
 from wildmerge.statistics.paired import difference, item_variance
+from wildmerge.statistics.rows import Row, to_table
 from wildmerge.statistics.subsets import of_tried, share_above, subset_mean
 
 STUDIES = 2000
@@ -50,6 +52,22 @@ def test_the_paired_interval_covers_the_true_difference(sizes, discordance, gain
         low, high = difference(answers).interval()
         covered += low <= truth <= high
     assert 0.935 <= covered / STUDIES <= 0.985
+
+
+def test_a_detectable_difference_is_seen_in_four_of_five_studies():
+    """True is what 7 x 160 items of which 10 % differ are said to show before anything ran."""
+    generator = np.random.default_rng(20)
+    truth = 2.80 * math.sqrt(0.10 * 7 / 160) / 7
+    gains = (1 + truth / 0.10) / 2
+    rates = 0.10 * np.linspace(0.4, 1.6, 7)
+    studies = [
+        difference([signed_answers(generator, 160, rate, gains) for rate in rates])
+        for _ in range(STUDIES)
+    ]
+    table = to_table([Row({"what": "model"}, found) for found in studies])
+    assert 0.76 <= (table["verdict"] == "gain").mean() <= 0.86
+    assert table["detectable_points"].median() == pytest.approx(100 * truth, rel=0.04)
+    assert 100 * truth == pytest.approx(2.65, abs=0.005)
 
 
 def test_without_any_difference_the_interval_has_a_width():
@@ -98,35 +116,6 @@ def test_questions_asked_twice_need_clusters():
 # --- subsets ----------------------------------------------------------------------------------------
 
 
-def simulate_study(  # noqa: PLR0917
-    generator, benchmarks, items, experts, n, tried, *, gain=0.05, subset=0.05
-):
-    """Draw a study by probit models: items share their difficulty, subsets share experts.
-
-    Returns:
-        Differences of merged models to the base per benchmark, (tried, items), the true differences
-        of all subsets, and which were tried.
-    """
-    members = np.array(list(combinations(range(experts), n)))
-    chosen = generator.choice(len(members), min(tried, len(members)), replace=False)
-    truth, found, common = np.zeros(len(members)), [], 0.89
-    for k in range(benchmarks):
-        level = -0.4 + 1.4 * k / max(benchmarks - 1, 1)
-        skill = 0.12 * math.sqrt(n) * generator.standard_normal(experts)
-        merged = (
-            level + gain + skill[members].mean(1) + subset * generator.standard_normal(len(members))
-        )
-        truth += (ndtr(merged) - ndtr(level)) / benchmarks
-        difficulty = generator.standard_normal(items)
-        of_expert = generator.standard_normal((experts, items))
-        own = math.sqrt(0.4 / n) * of_expert[members[chosen]].sum(1)
-        own = own + math.sqrt(0.6) * generator.standard_normal((len(chosen), items))
-        base = (level + difficulty > 0).astype(float)
-        noise = common * difficulty + math.sqrt(1 - common**2) * own
-        found.append((merged[chosen][:, None] + noise > 0) - base)
-    return found, truth, chosen
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "tried, low, high", [(3, 0.94, 0.995), (5, 0.94, 0.995), (15, 0.93, 0.975)]
@@ -135,7 +124,8 @@ def test_the_interval_over_subsets_covers_the_mean_of_all(tried, low, high):
     generator = np.random.default_rng(4)
     all_subsets = those_tried = share = wilson = 0
     for _ in range(STUDIES):
-        answers, truth, chosen = simulate_study(generator, 3, 150, 6, 4, tried)
+        study = simulate_study(generator, 3, 150, 6, 4, tried)
+        answers, truth, chosen = study.differences, study.truth, study.tried
         found = subset_mean(answers, 15)
         a, b = found.interval()
         all_subsets += a <= truth.mean() <= b
@@ -156,20 +146,20 @@ def test_the_interval_over_subsets_covers_the_mean_of_all(tried, low, high):
 def test_a_p_value_is_the_level_at_which_the_interval_ends_at_zero():
     generator = np.random.default_rng(5)
     for tried in (2, 3, 5, 15):
-        answers, _, _ = simulate_study(generator, 2, 80, 6, 4, tried)
+        answers = simulate_study(generator, 2, 80, 6, 4, tried).differences
         found = subset_mean(answers, 15)
         p = found.p_value()
         assert found.half_width(1 - p) == pytest.approx(abs(found.value), abs=1e-6)
 
 
 def test_all_subsets_tried_leave_the_items_alone():
-    answers, _, _ = simulate_study(np.random.default_rng(6), 2, 80, 6, 4, 15)
+    answers = simulate_study(np.random.default_rng(6), 2, 80, 6, 4, 15).differences
     found = subset_mean(answers, 15)
     assert found.subsets == 0 and found.stderr == math.sqrt(found.items)
 
 
 def test_one_subset_of_many_says_nothing_of_the_others():
-    answers, _, _ = simulate_study(np.random.default_rng(7), 2, 80, 6, 4, 1)
+    answers = simulate_study(np.random.default_rng(7), 2, 80, 6, 4, 1).differences
     assert math.isnan(subset_mean(answers, 15).subsets)
     assert subset_mean(answers, 1).subsets == 0
 

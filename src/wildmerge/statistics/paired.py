@@ -129,10 +129,22 @@ def difference(
     groups = clusters or [None] * count
     found = [item_variance(d, count, g) for d, g in zip(differences, groups, strict=True)]
     variances, dfs = (np.array(part) for part in zip(*found, strict=True))
-    total = float(variances.sum())
-    df = max(1.0, total**2 / float((variances**2 / dfs).sum()))
     value = float(np.mean([d.mean() for d in differences]))
-    return Estimate(value, total / count**2, df)
+    return Estimate(value, *satterthwaite(variances, dfs))
+
+
+def satterthwaite(variances: Floats, dfs: Floats) -> tuple[float, float]:
+    """Return the variance of a mean over benchmarks, and its degrees of freedom.
+
+    Args:
+        variances: of each benchmark's mean, (K,).
+        dfs: degrees of freedom of each variance, (K,).
+    """
+    total = float(variances.sum())
+    if total == 0:  # known without error
+        return 0.0, float(dfs.sum())
+    df = total**2 / float((variances**2 / dfs).sum())
+    return total / len(variances) ** 2, max(1.0, df)
 
 
 def item_variance(
@@ -145,15 +157,39 @@ def item_variance(
         benchmarks: how many the study has, K.
         clusters: the cluster of each item, (items,), or None.
     """
-    n = len(differences)
+    spread, df = variance_of_mean(differences, clusters)
+    return spread + added_variance(len(differences), benchmarks, clusters), df
+
+
+def variance_of_mean(values: Floats, clusters: Clusters | None = None) -> tuple[float, float]:
+    """Return the variance of the items' mean value, and its degrees of freedom; 0 for one item.
+
+    Args:
+        values: (items,).
+        clusters: the cluster of each item, (items,), or None.
+    """
+    n = len(values)
     if clusters is None:
-        spread = float(differences.var(ddof=1)) / n if n > 1 else 0.0
-        return spread + DISCORDANT / (benchmarks * n * n), max(n - 1.0, 1.0)
-    totals, sizes = cluster_sums(differences - differences.mean(), clusters)
+        return float(values.var(ddof=1)) / n if n > 1 else 0.0, max(n - 1.0, 1.0)
+    totals, sizes = cluster_sums(values - values.mean(), clusters)
     count = len(sizes)
     spread = float(totals @ totals) / n**2 * count / (count - 1) if count > 1 else 0.0
-    size = float(sizes @ sizes) / n  # of the cluster that an item is in, on average
-    return spread + DISCORDANT * size / (benchmarks * n * n), max(degrees(sizes), 1.0)
+    return spread, max(degrees(sizes), 1.0)
+
+
+def added_variance(items: int, benchmarks: int, clusters: Clusters | None = None) -> float:
+    """Return what the study's two added discordant items make of one benchmark's variance.
+
+    Args:
+        items: how many the benchmark has.
+        benchmarks: how many the study has, K.
+        clusters: the cluster of each item, (items,), or None.
+    """
+    sizes = np.ones(1) if clusters is None else np.unique(clusters, return_counts=True)[1]
+    size = float(sizes @ sizes) / float(
+        sizes.sum()
+    )  # of the cluster that an item is in, on average
+    return DISCORDANT * size / (benchmarks * items * items)
 
 
 def degrees(sizes: Floats) -> float:
