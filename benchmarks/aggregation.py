@@ -98,7 +98,7 @@ def write_study(results: Path, bases: int) -> int:
         items = [Item(evaluation.benchmark.task, h, h, (0,), 4, 1) for h in hashes]
         write_items(evaluation.items(results), Asked(digest(evaluation.id), tuple(items)))
     models = [recipe for i in range(bases) for recipe in recipes(f"base{i}")]
-    for recipe in tqdm(models, desc="writing results", unit="model"):
+    for recipe in tqdm(models, desc="writing results", unit="model", disable=None):
         write_model(results, recipe, asked, counts)
     (results / "made-up").mkdir(parents=True, exist_ok=True)
     pd.DataFrame(models).to_csv(results / "made-up/recipes.csv", index=False)
