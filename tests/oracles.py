@@ -68,6 +68,27 @@ def iso_c(deltas, lam=1.0, drop_eps=None):
     return lam * (u * flat) @ vt
 
 
+def iso_cts(deltas, common=0.8, lam=1.0, drop_eps=None):
+    n, s = len(deltas), min(deltas[0].shape)
+    own = min(round((s - int(s * common)) / n), s // n)
+    u, sigma, vt = np.linalg.svd(np.sum(deltas, axis=0), full_matrices=False)
+    keep = np.arange(s) < s - n * own
+    if drop_eps is not None:
+        keep &= sigma > rank_tolerance(sigma, deltas[0].shape, drop_eps)
+    shared = u[:, keep]
+    us, sigmas, vs = [shared], [sigma[keep]], [vt[keep].T]
+    for delta in deltas:
+        u, sigma, vt = np.linalg.svd(delta - shared @ shared.T @ delta, full_matrices=False)
+        keep = np.arange(s) < own
+        if drop_eps is not None:
+            keep &= sigma > max(delta.shape) * drop_eps * np.linalg.norm(delta)
+        us.append(u[:, keep])
+        sigmas.append(sigma[keep])
+        vs.append(vt[keep].T)
+    length = lam * np.concatenate(sigmas).sum() / s
+    return length * polar(np.hstack(us), drop_eps) @ polar(np.hstack(vs), drop_eps).T
+
+
 def tsv_m(deltas, lam=1.0, drop_eps=None):
     n, s_min = len(deltas), min(deltas[0].shape)
     k = s_min // n

@@ -16,7 +16,15 @@ SHAPES = {
     "embedding": ("model.embed_tokens.weight", (64, 16)),
     "head": ("lm_head.weight", (64, 16)),
 }
-MATRIX_METHODS = {"tsv_m": 1e-4, "iso_c": 1e-5, "task_arithmetic_sb": 1e-5, "ties_sb": 1e-5}
+MATRIX_METHODS = {
+    "tsv_m": 1e-4,
+    "iso_c": 1e-5,
+    "iso_cts": 1e-4,
+    "task_arithmetic_sb": 1e-5,
+    "ties_sb": 1e-5,
+}
+MEAN_ELSEWHERE = {"tsv_m", "iso_c", "iso_cts"}
+"""Methods that give tensors other than matrices the mean of the task vectors."""
 
 
 def task_vectors(name, shape, n, seed=0, storage=torch.float32):
@@ -47,8 +55,8 @@ def distance(ours, theirs):
 
 def expected(method, deltas, role):
     if role != "matrix":
-        plain = {"tsv_m": "task_arithmetic", "iso_c": "task_arithmetic"}
-        return getattr(oracles, plain.get(method, method.removesuffix("_sb")))(deltas)
+        plain = "task_arithmetic" if method in MEAN_ELSEWHERE else method.removesuffix("_sb")
+        return getattr(oracles, plain)(deltas)
     if method.endswith("_sb"):
         return oracles.boost(getattr(oracles, method.removesuffix("_sb"))(deltas), 0.2)
     return getattr(oracles, method)(deltas)
@@ -85,7 +93,7 @@ def test_one_expert_that_did_not_move_is_well_defined(method):
     deltas = np.stack([(e - base).double().numpy() for e in experts])
     dropping = {"null_space": "drop"} if method in MATRIX_METHODS else {}
     eps = torch.finfo(torch.float32).eps
-    if method in {"tsv_m", "iso_c"}:
+    if method in MEAN_ELSEWHERE:
         target = getattr(oracles, method)(deltas, drop_eps=eps)
     elif method.endswith("_sb"):
         inner = getattr(oracles, method.removesuffix("_sb"))(deltas)
@@ -230,8 +238,8 @@ def test_duplicate_experts_are_well_defined_under_drop(method, shape):
     vectors = TaskVectors(torch.zeros(shape), [one, one, other], name=SHAPES["tall"][0])
     deltas = np.stack([d.double().numpy() for d in (one, one, other)])
     eps = torch.finfo(torch.float32).eps
-    if method == "tsv_m":
-        target = oracles.tsv_m(deltas, drop_eps=eps)
+    if method in {"tsv_m", "iso_cts"}:
+        target = getattr(oracles, method)(deltas, drop_eps=eps)
     else:
         target = expected(method, deltas, "matrix")
     assert distance(update_of(method, vectors, null_space="drop"), target) < MATRIX_METHODS[method]
