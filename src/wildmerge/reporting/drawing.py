@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from wildmerge.reporting.appearance import BASE_COLOUR, FAMILIES, LINE_STYLES, look, variant_label
 from wildmerge.reporting.grids import whole_curves
 
+DPI = 300
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans",
@@ -47,12 +48,13 @@ STYLE = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
     "figure.constrained_layout.use": True,
+    "figure.dpi": DPI,  # letters are as wide when the figure is laid out as when it is saved
     "text.parse_math": False,  # a name is a name, dollars and all
 }
 KEY = "key:"
 COLUMN = 85 / 25.4
 """Width of every figure in inches: one column of a journal, a little less than a phone."""
-LOG_RANGE = 20
+LOG_RANGE, CROWDED = 20, 100
 REFERENCES = ("base", "best expert", "chance", "equal")
 LEGEND_ROW = 0.14  # inches
 NUMBER = FuncFormatter(lambda value, _: f"{value:g}")
@@ -133,10 +135,11 @@ def is_wide(values: pd.Series) -> bool:
 
 
 def draw_on_log(axes: Axes, which: str) -> None:
-    """Make the "x" or "y" axis logarithmic, with ticks at 1, 2 and 5 times powers of ten."""
+    """Make the "x" or "y" axis logarithmic, with ticks at powers of ten, or 1, 2 and 5 times these."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < CROWDED * low else (1,)))
     axis.set_major_formatter(NUMBER)
     axis.set_minor_locator(NullLocator())
 
@@ -239,9 +242,23 @@ def chance_dots() -> dict[str, Any]:
     return {"color": "#999999", "lw": 0.9, "ls": (0, (1, 2)), "label": "chance"}
 
 
-def finish_panel(axes: Axes, ns: pd.Series, title: str, formatter: FuncFormatter) -> None:
-    """Give a panel over n its ticks, title and number format."""
-    axes.set_xticks(sorted(ns.unique()))
+def finish_panel(
+    axes: Axes, ns: pd.Series, title: str, formatter: FuncFormatter, apart: float = 0.0
+) -> None:
+    """Give a panel over n its ticks, title and number format.
+
+    Args:
+        axes: the panel.
+        ns: the sizes.
+        title: of the panel.
+        formatter: of the numbers on the y axis.
+        apart: how far ticks are apart at least, as a share of the panel's width.
+    """
+    ticks: list[int] = []
+    for n in sorted(ns.unique()):
+        if not ticks or n - ticks[-1] >= apart * (ns.max() - ns.min()):
+            ticks.append(n)
+    axes.set_xticks(ticks)
     axes.set_title(title, loc="left")
     axes.yaxis.set_major_formatter(formatter)
     axes.yaxis.set_major_locator(MaxNLocator(5))

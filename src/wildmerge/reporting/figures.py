@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 
 from wildmerge.reporting import forests, heatmaps, lines, scatters
 from wildmerge.reporting.appearance import slug
-from wildmerge.reporting.drawing import STYLE
+from wildmerge.reporting.drawing import DPI, STYLE
 from wildmerge.reporting.grids import find_grids
 from wildmerge.reporting.tables import Tables, read_tables
 from wildmerge.storage.files import write_atomically
 
-DPI, MARGIN = 300, 0.04  # inches
+MARGIN = 0.04  # inches
 NO_DATE = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None},

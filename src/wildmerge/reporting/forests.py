@@ -223,5 +223,7 @@ def _lay_out(groups: Sequence[tuple[str, list[str]]]) -> tuple[Figure, Axes, lis
     axes.grid(axis="x", visible=True)
     axes.axvline(0, color=BASE_COLOUR, linewidth=0.8, zorder=1.5)
     for y, title in headlines:
-        axes.text(0, y, title, transform=axes.get_yaxis_transform(), va="center", weight="bold")
+        place = axes.get_yaxis_transform()
+        text = axes.text(0, y, title, transform=place, va="center", weight="bold")
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     return figure, axes, places

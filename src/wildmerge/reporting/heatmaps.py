@@ -11,7 +11,7 @@ from wildmerge.reporting.printing import MINUS, fixed
 from wildmerge.reporting.tables import Tables
 from wildmerge.statistics.rows import GAIN, LOSS
 
-SOFT = "#777777"  # numbers within noise
+SOFT = "#555555"  # numbers within noise
 ROW = 0.17  # inches
 NARROW = 0.24  # inches that a number with a decimal takes
 WIDE = 0.5  # inches that a column may take
@@ -95,7 +95,7 @@ def _heat_map(cells: pd.DataFrame, limit: float, digits: int, sign: str, title: 
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
     axes.grid(visible=False)
-    axes.set_title(title, loc="left")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, fontweight="bold")
     axes.set_yticklabels([shortened(str(name), 22) for name in cells.index], rotation=0)
     axes.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
     return figure

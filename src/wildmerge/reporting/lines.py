@@ -70,12 +70,9 @@ def accuracy_figure(tables: Tables) -> Figure:
                 draw_band(axes, curve)
                 draw_line(axes, curve, "accuracy")
             draw_references(axes, tables.models, base)
-            title = shortened(base, 22) if axes is row[0] else ""
+            title = family if base == bases[0] and len(families) > 1 else ""
             finish_panel(axes, of_base["n"], title, PER_CENT)
-        row[0].set_ylabel("mean accuracy")
-    for axes, family in zip(panels[0], families, strict=True):
-        if len(families) > 1:
-            axes.set_title(family, loc="right", fontweight="normal", fontsize=6.5)
+        row[0].set_ylabel(f"{shortened(base, 24)}\nmean accuracy")
     for axes in panels[-1]:
         axes.set_xlabel(EXPERTS)
     add_legend(figure)
@@ -116,7 +113,8 @@ def benchmark_figure(tables: Tables, base: str) -> Figure:
         axes.axhline(of_label["base_accuracy"].iat[0], **base_dashes())
         if math.isfinite(chance := of_label["chance"].iat[0]):
             axes.axhline(chance, **chance_dots())
-        finish_panel(axes, of_sizes["n"], shortened(label, 22), PER_CENT)
+        title = shortened(label, 14 if most == 3 else 24)
+        finish_panel(axes, of_sizes["n"], title, PER_CENT, apart=0.12)
     for axes in panels[(len(panels) - 1) // most * most :]:  # the last row
         axes.set_xlabel(EXPERTS)
     label_left(panels, "accuracy")
