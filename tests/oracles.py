@@ -25,19 +25,46 @@ def trim(delta, density):
     return kept.reshape(delta.shape)
 
 
-def ties(deltas, density=0.1, divisor="agreeing", lam=1.0, weights=None):
-    n = len(deltas)
-    weights = [1.0] * n if weights is None else weights
-    weighted = [w * trim(d, density).ravel() for w, d in zip(weights, deltas, strict=True)]
-    update = np.zeros(deltas[0].size)
+def elect(weighted, weights, divisor="agreeing", lam=1.0):
+    """TIES' election and average of weighted task vectors."""
+    update = np.zeros(weighted[0].size)
     for place in range(update.size):
-        entries = [t[place] for t in weighted]
+        entries = [t.ravel()[place] for t in weighted]
         sign = 1.0 if sum(entries) >= 0 else -1.0
         agreeing = [(e, w) for e, w in zip(entries, weights, strict=True) if e * sign > 0]
         if agreeing:
             bottom = {"agreeing": sum(w for _, w in agreeing), "n": sum(weights), "sum": 1.0}
             update[place] = lam * sum(e for e, _ in agreeing) / bottom[divisor]
-    return update.reshape(deltas[0].shape)
+    return update.reshape(weighted[0].shape)
+
+
+def ties(deltas, density=0.1, divisor="agreeing", lam=1.0, weights=None):
+    weights = [1.0] * len(deltas) if weights is None else weights
+    weighted = [w * trim(d, density) for w, d in zip(weights, deltas, strict=True)]
+    return elect(weighted, weights, divisor, lam)
+
+
+def crumbs(delta, density, gamma, rescale):
+    """Breadcrumbs of one task vector: ranks T to T + k - 1 by magnitude."""
+    flat = delta.ravel()
+    k = int(density * flat.size)
+    first = min(int(gamma * flat.size), flat.size - k) if density < 1 else 0
+    order = sorted(range(flat.size), key=lambda i: (-abs(flat[i]), i))[first : first + k]
+    kept = np.zeros_like(flat)
+    kept[order] = flat[order]
+    if rescale == "l1" and abs(kept).sum() >= 1e-7:
+        kept *= abs(flat).sum() / abs(kept).sum()
+    return kept.reshape(delta.shape)
+
+
+def breadcrumbs(deltas, density=0.15, gamma=0.01, rescale="none", **options):
+    return task_arithmetic([crumbs(d, density, gamma, rescale) for d in deltas], **options)
+
+
+def breadcrumbs_ties(deltas, density=0.15, gamma=0.01, rescale="none", weights=None, **options):
+    weights = [1.0] * len(deltas) if weights is None else weights
+    kept = [w * crumbs(d, density, gamma, rescale) for w, d in zip(weights, deltas, strict=True)]
+    return elect(kept, weights, **options)
 
 
 def model_stock_t(deltas, floor=0.0):

@@ -111,7 +111,7 @@ def test_its_hyperparameters_are_checked(folder, tmp_path):
         load_study(path)
 
 
-@pytest.mark.parametrize("name", ["dare_ties", "breadcrumbs_ties", "dare_linear", "linear"])
+@pytest.mark.parametrize("name", ["tie_ties", "linear"])
 def test_another_method_is_not_taken_for_a_misspelt_one(name):
     with pytest.raises(Refusal, match=f"unknown method '{name}'; known: .*, ties, "):
         methods.get(name)

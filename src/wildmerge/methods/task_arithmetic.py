@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from wildmerge.methods.declaration import Weights, about
-from wildmerge.vectors.elementwise import add_up
+from wildmerge.vectors.combining import mix
 from wildmerge.vectors.task_vectors import Rule, Sum, TaskVectors
 
 
@@ -44,5 +42,4 @@ def task_arithmetic(
     total = sum(w) if scale == "mean" else 1.0
     if len(set(w)) == 1:
         return Sum(lambda_ * w[0] / total)
-    factors = torch.tensor([lambda_ * x / total for x in w], device=vectors.device)[:, None]
-    return lambda deltas, at: add_up(deltas.mul_(factors))
+    return lambda deltas, at: mix(deltas, weights, scale, lambda_)

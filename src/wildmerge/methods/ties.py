@@ -12,8 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from wildmerge.methods.declaration import Share, Weights, about
-from wildmerge.vectors import selection
-from wildmerge.vectors.elementwise import elect
+from wildmerge.vectors import combining, selection
 from wildmerge.vectors.task_vectors import Rule, TaskVectors
 
 
@@ -45,18 +44,12 @@ def ties(
     Returns:
         An elementwise rule.
     """
-    w = weights or [1.0] * len(vectors)
     kept = max(1, int(density * vectors.numel))
     cuts = selection.cuts(vectors, kept) if kept < vectors.numel else []
 
     def rule(deltas: Tensor, at: slice) -> Tensor:
         for cut, delta in zip(cuts, deltas.unbind(), strict=False):
             cut.trim_(delta, at)
-        total, voters = elect(deltas, w)
-        if divisor == "agreeing":
-            total.div_(voters.clamp_(min=min(w)))  # nothing agrees: 0, not 0 / 0
-        elif divisor == "n":
-            total.div_(sum(w))
-        return total.mul_(lambda_)
+        return combining.elect(deltas, weights, divisor, lambda_)
 
     return rule

@@ -84,6 +84,15 @@ def inner_products(deltas: Tensor, exact: bool = False) -> Tensor:
     return products + (blocks @ blocks.mT).sum(0, dtype=torch.float64)
 
 
+def add_moments(deltas: Tensor, out: Tensor) -> None:
+    """Add each row's sum of magnitudes and sum of squares, of (n, c), to `out` (2, n) float64."""
+    if loops := _loops(deltas):
+        loops.add_moments(deltas.numpy(), BLOCK, out.numpy())
+        return
+    wide = deltas.double()
+    out += torch.stack([wide.abs().sum(1), wide.square().sum(1)]).to(out.device)
+
+
 def split(row: Tensor, low: float, high: float) -> tuple[int, NDArray[np.float32]]:
     """Return how many entries of (c,) exceed `high` in magnitude, and the magnitudes in [low, high]."""
     if loops := _loops(row):

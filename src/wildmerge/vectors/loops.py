@@ -124,6 +124,20 @@ def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None
             out[k, i] = out[i, k]
 
 
+@_compiled(reassociate=True)
+def add_moments(deltas: Floats, block: int, out: Wide) -> None:
+    """Add sums of magnitudes and of squares of the rows of (n, c) to `out` (2, n), block by block."""
+    for start in range(0, deltas.shape[1], block):
+        for i in range(len(deltas)):
+            row, size, square = deltas[i, start : start + block], 0.0, 0.0
+            for j in range(len(row)):
+                value = np.float64(row[j])
+                size += abs(value)
+                square += value * value
+            out[0, i] += size
+            out[1, i] += square
+
+
 @_compiled()
 def split(row: Floats, low: np.float32, high: np.float32, inside: Floats) -> tuple[int, int]:
     """Count magnitudes above `high`, and copy those in [low, high] to `inside` (c,); return how many."""

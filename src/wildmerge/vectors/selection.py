@@ -11,6 +11,7 @@ so that luck decides the time and never the result.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -66,21 +67,32 @@ def cuts(vectors: TaskVectors, kept: int, sampled: int | None = None) -> list[Cu
         kept: how many entries of each survive.
         sampled: entries to look at for a first guess; a choice of speed, never of result.
     """
+    return cuts_at(vectors, [kept], sampled)[0]
+
+
+def cuts_at(
+    vectors: TaskVectors, counts: Sequence[int], sampled: int | None = None
+) -> list[list[Cut]]:
+    """Find the cuts that keep each of some counts of entries, in one pass: a list of n for each."""
     sampled = sampled or max(1 << 12, 2 * round(vectors.numel ** (2 / 3)))
     sizes = -np.sort(-vectors.sample(sampled).abs_().cpu().numpy())
-    found: dict[int, Cut] = {}
+    wanted = [(i, kept) for kept in counts for i in range(len(vectors))]
+    found: dict[tuple[int, int], Cut] = {}
     deviations = _DEVIATIONS
-    while len(found) < len(vectors):
-        missing = [i for i in range(len(vectors)) if i not in found]
-        nears = {i: _Near(*_bracket(sizes[i], kept / vectors.numel, deviations)) for i in missing}
+    while len(found) < len(wanted):
+        nears = {
+            (i, kept): _Near(*_bracket(sizes[i], kept / vectors.numel, deviations))
+            for i, kept in wanted
+            if (i, kept) not in found
+        }
         for _, deltas in vectors.chunks():
-            for i, near in nears.items():
+            for (i, _), near in nears.items():
                 near.add(deltas[i])
-        for i, near in nears.items():
+        for (i, kept), near in nears.items():
             if 0 < kept - near.above <= near.inside:
-                found[i] = _look_up(vectors, i, near, kept - near.above)
+                found[i, kept] = _look_up(vectors, i, near, kept - near.above)
         deviations *= 8
-    return [found[i] for i in range(len(vectors))]
+    return [[found[i, kept] for i in range(len(vectors))] for kept in counts]
 
 
 def _bracket(sizes: NDArray[np.float32], share: float, deviations: float) -> tuple[float, float]:
