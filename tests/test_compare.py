@@ -14,7 +14,6 @@ import yaml
 from errorbars.adapters.lm_eval import load_lm_eval_samples
 from errorbars.compare import paired_compare
 from lm_eval.loggers import EvaluationTracker
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -32,7 +31,9 @@ def run_lm_eval(model, out, tasks, asked):
     """Score a model and write its files as lm-eval's own command does; return their folder."""
     tracker = EvaluationTracker(output_path=str(out))
     results = lm_eval.simple_evaluate(
-        model=HFLM(str(model), dtype="float32", device="cpu"),
+        model="hf",
+        model_args={"pretrained": str(model), "dtype": "float32"},
+        device="cpu",
         tasks=asked,
         task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=0,
@@ -46,9 +47,19 @@ def run_lm_eval(model, out, tasks, asked):
     return file.parent
 
 
+def evaluate(model, out, *options):
+    """Score a model in float32, if not asked otherwise, by `wildmerge evaluate`; return its folder."""
+    tasks = ["--tasks", ",".join(ITEMS), "--tasks-dir", "tasks", "--dtype", "float32"]
+    assert main(["evaluate", str(model), "--out", str(out), *tasks, *options]) == 0
+    return out
+
+
 @pytest.fixture(scope="module")
 def place(tiny, tmp_path_factory):
-    """Two models, scored by lm-eval and by `wildmerge evaluate`; half of mini_two's questions twice."""
+    """Two models, scored by lm-eval and by `wildmerge evaluate`; half of mini_two's questions twice.
+
+    `ours` are by the prefix backend, `by_hf` by lm-eval's, as `theirs`; `in_bfloat16` is the base.
+    """
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -62,14 +73,21 @@ def place(tiny, tmp_path_factory):
         metrics = [{"metric": "acc", "weight_by_size": True}]
         group = {"group": "both", "task": [*ITEMS], "aggregate_metric_list": metrics}
         (folder / "tasks/both.yaml").write_text(yaml.safe_dump(group))
-        theirs, ours = {}, {}
+        theirs, ours, by_hf = {}, {}, {}
         for name, model in (("base", tiny.base), ("expert", tiny.experts[0])):
             theirs[name] = run_lm_eval(model, folder / "theirs" / name, folder / "tasks", [*ITEMS])
-            options = ["--tasks", ",".join(ITEMS), "--tasks-dir", "tasks", "--dtype", "float32"]
-            ours[name] = folder / "ours" / name
-            assert main(["evaluate", str(model), "--out", str(ours[name]), *options]) == 0
+            ours[name] = evaluate(model, folder / "ours" / name)
+            by_hf[name] = evaluate(model, folder / "by_hf" / name, "--backend", "hf")
+        in_bfloat16 = evaluate(tiny.base, folder / "in_bfloat16", "--dtype", "bfloat16")
         group_run = run_lm_eval(tiny.base, folder / "theirs/group", folder / "tasks", ["both"])
-    return SimpleNamespace(folder=folder, theirs=theirs, ours=ours, group=group_run)
+    return SimpleNamespace(
+        folder=folder,
+        theirs=theirs,
+        ours=ours,
+        by_hf=by_hf,
+        in_bfloat16=in_bfloat16,
+        group=group_run,
+    )
 
 
 def by_errorbars(place, task, clusters=None):
@@ -119,11 +137,11 @@ def test_numbers_are_those_of_errorbars_and_statsmodels(place, kind):
 
 
 def test_ours_and_lm_evals_files_are_compared_with_each_other(place):
-    compared, _ = compare_results([place.theirs["base"], place.ours["base"]], None)
-    assert set(compared["gained"] + compared["lost"]) == {0}
+    compared, remarks = compare_results([place.theirs["base"], place.by_hf["base"]], None)
+    assert not remarks and set(compared["gained"] + compared["lost"]) == {0}
     assert set(compared["label"]) == {*ITEMS, ""}
-    mixed, _ = compare_results([place.theirs["base"], place.ours["expert"]], "acc_norm")
-    alike, _ = compare_results([place.ours["base"], place.ours["expert"]], "acc_norm")
+    mixed, _ = compare_results([place.theirs["base"], place.by_hf["expert"]], "acc_norm")
+    alike, _ = compare_results([place.by_hf["base"], place.by_hf["expert"]], "acc_norm")
     assert mixed["p"].tolist() == alike["p"].tolist()
 
 
@@ -160,12 +178,42 @@ def test_the_sentence_says_what_was_gained_and_lost():
     )
 
 
+# --- one model scored twice -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", ["by hf", "in bfloat16"])
+def test_one_model_scored_again_shows_what_rescoring_changes(place, again, capsys):
+    second = place.by_hf["base"] if again == "by hf" else place.in_bfloat16
+    compared, remarks = compare_results([place.ours["base"], second], None)
+    assert set(compared["rescored"]) == {again} and not remarks
+    mean = compared.iloc[-1]
+    differing = compared["gained"].iloc[-1] + compared["lost"].iloc[-1]
+    assert (mean.differing, mean.differing_of) == (differing, 210)
+    floor = 1.959964 * math.sqrt(differing / 210 * (1 / 150 + 1 / 60)) / 2
+    assert mean.floor_points == pytest.approx(100 * floor, rel=1e-6)
+    assert main(["compare", str(place.ours["base"]), str(second)]) == 0
+    printed = capsys.readouterr().out.splitlines()[0]
+    assert f": one model. Scored again {again}, the model answers" in printed
+    if differing:
+        assert f"{100 * differing / 210:.1f} % of the items differently ({differing} of" in printed
+        assert printed.endswith("points are within what rescoring changes")
+
+
+def test_a_second_score_is_none_of_several_claims(place):
+    models = [place.ours["base"], place.by_hf["base"], place.ours["expert"]]
+    compared, _ = compare_results(models, None)
+    alone, _ = compare_results([models[0], models[2]], None)
+    means, mean = compared[compared["label"] == ""], alone.iloc[-1]
+    assert means["rescored"].tolist() == ["by hf", ""]
+    assert means["p_adjusted"].iloc[1] == mean.p_adjusted == mean.p
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
 def test_the_command_prints_a_sentence_and_a_table_and_writes_csv(place, tmp_path, capsys):
     out = tmp_path / "compared.csv"
-    models = [str(place.ours["base"]), str(place.ours["expert"]), str(place.theirs["base"])]
+    models = [str(place.by_hf["base"]), str(place.by_hf["expert"]), str(place.theirs["base"])]
     assert main(["compare", *models, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"{models[1]} against {models[0]}, in the mean of 2 benchmarks: " in printed
@@ -277,8 +325,45 @@ def test_other_settings_are_refused(place, tiny, tmp_path, monkeypatch):
     options = ["--tasks", "mini_one", "--tasks-dir", "tasks", "--dtype", "float32"]
     options += ["--num-fewshot", "1", "--out", str(tmp_path / "few")]
     assert main(["evaluate", str(tiny.base), *options]) == 0
-    with pytest.raises(Refusal, match="mini_one: .* scored with other settings or versions"):
+    words = r"mini_one: .* scored with other settings or versions \(num_fewshot 0 and 1\)"
+    with pytest.raises(Refusal, match=words):
         compare_results([place.ours["base"], tmp_path / "few"], None)
+
+
+def test_models_scored_by_other_backends_or_in_other_dtypes_are_refused(place):
+    refuse(place, place.ours["expert"], r"were scored with .* \(backend hf and prefix\)")
+    refuse(place, place.in_bfloat16, r"\(backend hf and prefix, dtype float32 and bfloat16\)")
+    for other, words in (
+        (place.by_hf["expert"], "backend prefix and hf"),
+        (place.theirs["expert"], "backend prefix and hf"),
+    ):
+        with pytest.raises(Refusal, match=rf"other settings or versions \({words}\); score both"):
+            compare_results([place.ours["base"], other], None)
+    with pytest.raises(Refusal, match=r"\(dtype bfloat16 and float32\)"):
+        compare_results([place.in_bfloat16, place.ours["expert"]], None)
+
+
+def rewrite(folder, **values):
+    """Change what lm-eval's results say."""
+    (file,) = folder.glob("results_*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_models_scored_by_another_lm_eval_are_refused(place, copied):
+    rewrite(copied, lm_eval_version="0.4.8")
+    refuse(place, copied, r"\(lm_eval 0\.4\.13 and 0\.4\.8\)")
+
+
+def test_files_that_do_not_say_how_they_were_scored_are_remarked_on(place, copied):
+    rewrite(copied, model_source="CUSTOM", config={})
+    _, (remark,) = compare_results([place.theirs["base"], copied], None)
+    assert remark == (
+        f"{copied}: its files do not say backend, dtype; compare only what was scored alike"
+    )
+    for file in copied.glob("results_*.json"):
+        file.unlink()
+    _, (remark,) = compare_results([place.theirs["base"], copied], None)
+    assert "do not say backend, dtype, lm_eval;" in remark
 
 
 def test_what_is_not_there_or_not_one_model_is_refused(place):

@@ -75,7 +75,10 @@ def test_compare_reads_the_samples_as_it_reads_the_results(study, tmp_path):
     out = export(study, tmp_path / "out")
     base, expert = (recipe["recipe_id"] for recipe in rows(study / "demo/recipes.csv")[:2])
     ours, _ = compare_results([study / "evals" / base, study / "evals" / expert], None)
-    theirs, _ = compare_results([out / base, out / expert], None)
+    theirs, remarks = compare_results([out / base, out / expert], None)
+    assert not remarks  # they say by what they were scored
+    mixed, remarks = compare_results([study / "evals" / base, out / expert], None)
+    assert not remarks and mixed["p"].tolist() == ours["p"].tolist()
     assert theirs["label"].tolist() == ["addition", "copy_span", ""]
     numbers = ["estimate_points", "stderr_points", "df", "p", "gained", "lost", "mcnemar_p"]
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers], rtol=1e-12)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from wildmerge.errors import Refusal
 from wildmerge.reporting.answers import Answers
 from wildmerge.reporting.collect import MODEL, Results, collect, evaluation_of, model_name
-from wildmerge.scoring.items import LIKELIHOODS, Items, read_items, read_likelihoods
-from wildmerge.storage.files import write_json
+from wildmerge.scoring.conditions import Conditions, as_lm_eval, of_result
+from wildmerge.scoring.items import AGAIN, LIKELIHOODS, Items, read_items, read_likelihoods
+from wildmerge.storage.files import read_json, write_json
 from wildmerge.storage.folders import new_folder
 
 Format = Literal["samples", "csv", "parquet"]
@@ -36,6 +37,8 @@ class _Scored(NamedTuple):
     other: NDArray[np.float32]
     labels: dict[str, str]  # metric -> label of the benchmark
     answers: dict[str, Answers]  # by metric
+    evaluation: str  # its id
+    conditions: Conditions
 
 
 def export(results: Path, study: str, form: Format, out: Path) -> tuple[int, int]:
@@ -92,7 +95,12 @@ def _models(
             likelihoods = read_likelihoods(evaluation.answers(results, recipe.recipe_id))
             labels = {b.metric: b.label for b in there}
             answers = {b.metric: found.answers[recipe.recipe_id, b.label] for b in there}
-            scored.append(_Scored(there[0].task, shared[id_], *likelihoods, labels, answers))
+            conditions = of_result(
+                read_json(evaluation.path(results, recipe.recipe_id), missing=AGAIN, broken=AGAIN)
+            )
+            scored.append(
+                _Scored(there[0].task, shared[id_], *likelihoods, labels, answers, id_, conditions)
+            )
         if scored:
             yield recipe, scored
 
@@ -146,9 +154,10 @@ def _results(recipe: Any, run: Mapping[str, _Scored]) -> dict[str, Any]:
     """Return what lm-eval writes beside samples: whose they are, scores, members of groups."""
     content: dict[str, Any] = {
         "model_name": model_name(recipe),
-        "model_source": "wildmerge",
         "recipe_id": recipe.recipe_id,
         **{key: {} for key in ("results", "groups", "group_subtasks", "n-samples")},
+        **as_lm_eval({task: scored.conditions for task, scored in run.items()}),
+        "evaluation_ids": {},
     }
     for task, scored in run.items():
         members = _tasks(scored.items)
@@ -158,6 +167,7 @@ def _results(recipe: Any, run: Mapping[str, _Scored]) -> dict[str, Any]:
                 for metric, each in scored.answers.items()
             }
             content["n-samples"][member] = {"original": len(rows), "effective": len(rows)}
+            content["evaluation_ids"][member] = scored.evaluation
         if [*members] != [task]:
             scores = {f"{metric},none": each.score for metric, each in scored.answers.items()}
             content["groups"][task] = scores

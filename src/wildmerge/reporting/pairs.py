@@ -13,8 +13,10 @@ from wildmerge.errors import Refusal
 from wildmerge.reporting.printing import fixed, signed
 from wildmerge.reporting.sentences import beyond
 from wildmerge.scoring.answered import Answered
+from wildmerge.scoring.conditions import ASKED, again, not_said, unlike
 from wildmerge.scoring.reading import Key, read_model
 from wildmerge.statistics.of_pairs import compare_pairs
+from wildmerge.statistics.rows import GAIN, LOSS
 
 Models = Mapping[str, Mapping[Key, Answered]]
 
@@ -27,10 +29,12 @@ def compare_results(places: list[Path], metric: str | None) -> tuple[pd.DataFram
         metric: likewise.
 
     Returns:
-        The comparisons, see `statistics.of_pairs`, and remarks on benchmarks that not all models have.
+        The comparisons, see `statistics.of_pairs`, and remarks: benchmarks that not all models have, and
+        conditions that files do not say.
 
     Raises:
-        Refusal: nothing to compare, or models that answered other items or were asked in another way.
+        Refusal: nothing to compare, or models that answered other items or under other conditions,
+            such as the backend. One model scored again under others is compared.
     """
     names = [str(place) for place in places]
     if len(names) < 2:
@@ -45,7 +49,8 @@ def compare_results(places: list[Path], metric: str | None) -> tuple[pd.DataFram
     }
     reference = models[names[0]]
     clusters = {label: reference[of[names[0]]].clusters() for label, of in shared.items()}
-    return compare_pairs(values, clusters), _left_out(models, shared)
+    remarks = [*_left_out(models, shared), *_not_said(models, shared)]
+    return compare_pairs(values, clusters, _again(models, shared)), remarks
 
 
 # --- which benchmarks -----------------------------------------------------------------------------
@@ -81,17 +86,37 @@ def _require_alike(label: str, answers: Mapping[str, Answered]) -> None:
             raise Refusal(
                 f"{label}: {first} has {reference.metric} and {name} {each.metric}; name one as --metric"
             )
-        if each.evaluation and reference.evaluation and each.evaluation != reference.evaluation:
-            raise Refusal(
-                f"{label}: {first} and {name} were scored with other settings or versions "
-                f"({reference.evaluation}, {each.evaluation}); score both alike"
-            )
+        _require_same_conditions(label, first, name, pair=(reference, each))
         if len(each.doc_hash) != len(reference.doc_hash):
             raise Refusal(
                 f"{label}: {first} has {len(reference.doc_hash)} items and {name} "
                 f"{len(each.doc_hash)}; score both with the same limit"
             )
         _require_same_items(label, first, name, pairs=(reference.doc_hash, each.doc_hash))
+
+
+def _require_same_conditions(
+    label: str, first: str, name: str, *, pair: tuple[Answered, Answered]
+) -> None:
+    """Refuse two models under other conditions, or one model that was asked something else."""
+    one, other = pair
+    differing = unlike(one.conditions, other.conditions)
+    by_id = bool(one.evaluation and other.evaluation)
+    if one.evaluation == other.evaluation if by_id else not differing:
+        return
+    if _is_scored_again(one, other) and differing:
+        return
+    said = [f"{each} {one.conditions[each]} and {other.conditions[each]}" for each in differing]
+    raise Refusal(
+        f"{label}: {first} and {name} were scored with other settings or versions "
+        f"({', '.join(said) or f'{one.evaluation} and {other.evaluation}'}); score both alike"
+    )
+
+
+def _is_scored_again(one: Answered, other: Answered) -> bool:
+    """Say whether these are one model's answers to the same, however computed."""
+    differing = unlike(one.conditions, other.conditions)
+    return bool(one.model) and one.model == other.model and not {*differing} & {*ASKED}
 
 
 def _require_same_items(
@@ -117,6 +142,37 @@ def _left_out(models: Models, shared: Mapping[str, Mapping[str, Key]]) -> list[s
     return remarks
 
 
+def _not_said(models: Models, shared: Mapping[str, Mapping[str, Key]]) -> list[str]:
+    """Name the conditions that would have to be known of models scored by different programs."""
+    lacking: dict[str, set[str]] = {name: set() for name in models}
+    for of in shared.values():
+        answers = {name: models[name][key] for name, key in of.items()}
+        ids = {each.evaluation for each in answers.values()}
+        if len(ids) == 1 and "" not in ids:
+            continue
+        for name, each in answers.items():
+            lacking[name] |= {*not_said(each.conditions)}
+    return [
+        f"{name}: its files do not say {', '.join(sorted(unknown))}; compare only what was scored alike"
+        for name, unknown in lacking.items()
+        if unknown
+    ]
+
+
+def _again(models: Models, shared: Mapping[str, Mapping[str, Key]]) -> dict[str, str]:
+    """Return, by name, how the reference itself was scored for a second time."""
+    reference, *others = models
+    found = {}
+    for name in others:
+        pairs = [
+            (models[reference][of[reference]], models[name][of[name]]) for of in shared.values()
+        ]
+        if all(_is_scored_again(*pair) for pair in pairs):
+            words = [again(one.conditions, other.conditions) for one, other in pairs]
+            found[name] = " and ".join(dict.fromkeys(words))
+    return found
+
+
 # --- what is printed ------------------------------------------------------------------------------
 
 
@@ -130,6 +186,8 @@ def render(compared: pd.DataFrame) -> str:
 
 def _sentence(rows: pd.DataFrame) -> str:
     mean = rows[rows["label"] == ""].iloc[0]
+    if mean.rescored:
+        return f"{mean.model} against {mean.reference_name}: one model. {rescored(mean)}"
     count = len(rows) - 1
     where = (
         "in the mean of " + f"{count} benchmarks" if count > 1 else f"on {rows['label'].iloc[0]}"
@@ -149,6 +207,27 @@ def outcome(row: Any) -> str:
         f"{signed(row.estimate_points, 1)} points (95 % interval {ends}; "
         f"{row.gained:.0f} items gained, {row.lost:.0f} lost): {beyond(row)}"
     )
+
+
+def rescored(row: Any) -> str:
+    """Return "Scored again by hf, the model answers 2.2 % of the items differently (10 of 455; ..."."""
+    text = f"Scored again {row.rescored}, the model answers "
+    net = f"net {signed(row.estimate_points, 1)} points"
+    of_all = f"of {row.differing_of:,.0f}"
+    if not row.gained + row.lost:
+        most = fixed(row.differing_high_pct, 1)
+        return text + f"no item differently (0 {of_all}; up to {most} % cannot be excluded)"
+    if row.differing_of:
+        share = fixed(row.differing_pct, 1)
+        text += f"{share} % of the items differently ({row.differing:.0f} {of_all}; {net}): "
+    else:  # an answer that is a number always differs in its last digits
+        text += f"with other numbers ({net}): "
+    text += (
+        f"differences under {fixed(row.floor_points, 1)} points are within what rescoring changes"
+    )
+    if row.verdict in {GAIN, LOSS}:
+        text += "; the net difference is beyond noise, so more than rounding has changed"
+    return text
 
 
 def _table(rows: pd.DataFrame) -> str:

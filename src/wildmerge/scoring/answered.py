@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wildmerge.errors import Refusal, unknown
+from wildmerge.scoring.conditions import Conditions
 from wildmerge.scoring.items import clusters_of
 
 
@@ -19,14 +20,18 @@ class Answered:
 
     Attributes:
         metric: which one.
-        evaluation: the evaluation's id; "" where lm-eval wrote the answers.
+        model: the recipe's id, or the digest of the model's files; "" where the files do not say it.
+        evaluation: the evaluation's id; "" where lm-eval scored the model.
+        conditions: under which they were computed.
         doc_hash: the first 16 digits of lm-eval's hash of each document; "" where there is none.
         question: 16 hex digits, the same for items that ask one question.
         values: each item's value, (items,).
     """
 
     metric: str
+    model: str
     evaluation: str
+    conditions: Conditions
     doc_hash: list[str]
     question: list[str]
     values: NDArray[np.float64]
@@ -60,9 +65,12 @@ def joined(parts: Sequence[Answered]) -> Answered | None:
     """Return the answers to several tasks as one benchmark's; None where their metrics differ."""
     if len({part.metric for part in parts}) > 1:
         return None
+    shared = set.intersection(*({*part.conditions.items()} for part in parts))
     return Answered(
         metric=parts[0].metric,
+        model=parts[0].model,
         evaluation=parts[0].evaluation,
+        conditions=dict(shared),
         doc_hash=[digest for part in parts for digest in part.doc_hash],
         question=[digest for part in parts for digest in part.question],
         values=np.concatenate([part.values for part in parts]),

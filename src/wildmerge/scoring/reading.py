@@ -9,6 +9,7 @@ import numpy as np
 
 from wildmerge.errors import Refusal
 from wildmerge.scoring.answered import Answered, chosen
+from wildmerge.scoring.conditions import of_result
 from wildmerge.scoring.items import AGAIN, read_items, read_values
 from wildmerge.scoring.result import check_result
 from wildmerge.scoring.samples import read_samples
@@ -77,4 +78,12 @@ def _read(path: Path, metric: str | None) -> tuple[Key, Answered]:
     if (items.documents, len(items.doc_hash)) != (documents, count):
         raise Refusal(f"{shared}: not the items of {path}; {AGAIN}")
     values = read_values(path.with_suffix(".parquet"), name, count, score).astype(np.float64)
-    return Key(task, id_), Answered(name, id_, items.doc_hash, items.question, values)
+    return Key(task, id_), Answered(
+        metric=name,
+        model=str(content["model"]),
+        evaluation=id_,
+        conditions=of_result(content),
+        doc_hash=items.doc_hash,
+        question=items.question,
+        values=values,
+    )

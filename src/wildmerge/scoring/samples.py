@@ -17,6 +17,7 @@ import numpy as np
 
 from wildmerge.errors import Refusal, unknown
 from wildmerge.scoring.answered import Answered, chosen, joined
+from wildmerge.scoring.conditions import of_lm_eval
 from wildmerge.scoring.items import SAME_SCORE
 from wildmerge.storage.files import read_json
 from wildmerge.tasks.questions import HASH_DIGITS, hash_of_question, question_of
@@ -49,7 +50,7 @@ def read_samples(path: Path, metric: str | None) -> dict[str, Answered]:
             value is no number, or lm-eval's score is not the mean of its items.
     """
     run = _find(path)
-    tasks = {task: _read(file, metric) for task, file in run.samples.items()}
+    tasks = {task: _read(run, task, metric) for task in run.samples}
     for task, answered in tasks.items():
         for score in _scores(run, task, answered.metric):
             if abs(answered.score - score) > SAME_SCORE:
@@ -101,6 +102,11 @@ def _scores(run: _Run, name: str, metric: str) -> Iterator[float]:
             yield float(score)
 
 
+def _result(run: _Run, task: str) -> Mapping[str, Any]:
+    """Return the content of the results that a task is in; nothing where there are none."""
+    return next((each for each in run.results if task in (each.get("results") or {})), {})
+
+
 def _with_groups(run: _Run, tasks: dict[str, Answered]) -> dict[str, Answered]:
     """Put the tasks of a group together, in the order of their names."""
     members: dict[str, list[str]] = {}
@@ -130,8 +136,9 @@ def _leaves(name: str, members: Mapping[str, list[str]]) -> Iterator[str]:
 # --- what is in one -------------------------------------------------------------------------------
 
 
-def _read(path: Path, metric: str | None) -> Answered:
+def _read(run: _Run, task: str, metric: str | None) -> Answered:
     """Read one task's samples, in the order of its documents."""
+    path, result = run.samples[task], _result(run, task)
     name, _, kept = (metric or "").partition(",")
     records = sorted(_records(path), key=lambda record: record["doc_id"])
     filters = sorted({str(record.get("filter", "none")) for record in records})
@@ -150,7 +157,9 @@ def _read(path: Path, metric: str | None) -> Answered:
     of_record = chosen(name or None, [str(m) for m in records[0].get("metrics") or ()], path)
     return Answered(
         metric=of_record if filters == ["none"] else f"{of_record},{kept or filters[0]}",
-        evaluation="",
+        model=str(result.get("recipe_id", "")),  # these two as `wildmerge export` writes them
+        evaluation=str((result.get("evaluation_ids") or {}).get(task, "")),
+        conditions=of_lm_eval(result, task),
         doc_hash=[_hash(record) for record in records],
         question=[_question(record) for record in records],
         values=np.array([_value(record, of_record, path) for record in records]),
