@@ -132,6 +132,31 @@ def tsv_m(deltas, lam=1.0, drop_eps=None):
     return lam * polar(u, drop_eps) @ np.diag(s) @ polar(v, drop_eps).T
 
 
+def wudi(deltas, lam=1.0):
+    """Least squares by an SVD: M D_i^T / |D_i| = D_i D_i^T / |D_i| for every expert that moved."""
+    moved = [d / np.linalg.norm(d) for d in deltas if d.any()]
+    targets = [
+        np.linalg.norm(d) * u @ u.T for d, u in zip(filter(np.any, deltas), moved, strict=True)
+    ]
+    found = np.linalg.lstsq(np.vstack(moved), np.hstack(targets).T, rcond=1e-5)[0]
+    return lam * found.T
+
+
+def calibrate(update, deltas, alpha=None):
+    n = len(deltas)
+    alpha = 1 / n if alpha is None else alpha
+    u, sigma, vt = np.linalg.svd(update, full_matrices=False)
+    calibrated = np.zeros_like(update)
+    for r in range(len(sigma)):
+        counted = 0.0
+        for delta in deltas:
+            answer = u[:, r] @ delta
+            none = np.linalg.norm(answer) <= 1e-10 * np.linalg.norm(delta)
+            counted += max(alpha, 0.0 if none else sigma[r] * vt[r] @ answer / (answer @ answer))
+        calibrated += n / counted * sigma[r] * np.outer(u[:, r], vt[r])
+    return calibrated
+
+
 def polar(x, drop_eps=None):
     """The polar factor; with drop_eps, of the range of x alone, by the pseudo-inverse square root."""
     if drop_eps is None:

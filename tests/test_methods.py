@@ -5,7 +5,9 @@ import pytest
 import torch
 
 import oracles
+from wildmerge.merging.report import build
 from wildmerge.methods import catalogue as methods
+from wildmerge.study.recipe import Recipe
 from wildmerge.vectors.task_vectors import TaskVectors
 
 SHAPES = {
@@ -16,15 +18,21 @@ SHAPES = {
     "embedding": ("model.embed_tokens.weight", (64, 16)),
     "head": ("lm_head.weight", (64, 16)),
 }
+RECIPE = Recipe(base="base", experts=("a", "b"), method="task_arithmetic_svc")
+NOTHING = {"warnings": [], "remarks": [], "alignment": {}, "seconds": 0.0}
 MATRIX_METHODS = {
     "tsv_m": 1e-4,
     "iso_c": 1e-5,
     "iso_cts": 1e-4,
     "task_arithmetic_sb": 1e-5,
     "ties_sb": 1e-5,
+    "wudi": 1e-5,
+    "task_arithmetic_svc": 1e-5,
+    "ties_svc": 1e-5,
 }
-MEAN_ELSEWHERE = {"tsv_m", "iso_c", "iso_cts"}
+MEAN_ELSEWHERE = {"tsv_m", "iso_c", "iso_cts", "wudi"}
 """Methods that give tensors other than matrices the mean of the task vectors."""
+DROPPING = sorted(name for name, method in methods.discover().items() if method.takes_null_space)
 
 
 def task_vectors(name, shape, n, seed=0, storage=torch.float32):
@@ -55,10 +63,13 @@ def distance(ours, theirs):
 
 def expected(method, deltas, role):
     if role != "matrix":
-        plain = "task_arithmetic" if method in MEAN_ELSEWHERE else method.removesuffix("_sb")
+        inner = method.removesuffix("_sb").removesuffix("_svc")
+        plain = "task_arithmetic" if method in MEAN_ELSEWHERE else inner
         return getattr(oracles, plain)(deltas)
     if method.endswith("_sb"):
         return oracles.boost(getattr(oracles, method.removesuffix("_sb"))(deltas), 0.2)
+    if method.endswith("_svc"):
+        return oracles.calibrate(getattr(oracles, method.removesuffix("_svc"))(deltas), deltas)
     return getattr(oracles, method)(deltas)
 
 
@@ -91,9 +102,9 @@ def test_one_expert_that_did_not_move_is_well_defined(method):
     experts = [base + 0.1 * torch.randn(size, generator=generator), base.clone()]
     vectors = TaskVectors(base, experts, name=name)
     deltas = np.stack([(e - base).double().numpy() for e in experts])
-    dropping = {"null_space": "drop"} if method in MATRIX_METHODS else {}
+    dropping = {"null_space": "drop"} if method in DROPPING else {}
     eps = torch.finfo(torch.float32).eps
-    if method in MEAN_ELSEWHERE:
+    if method in DROPPING and method in MEAN_ELSEWHERE:
         target = getattr(oracles, method)(deltas, drop_eps=eps)
     elif method.endswith("_sb"):
         inner = getattr(oracles, method.removesuffix("_sb"))(deltas)
@@ -201,7 +212,7 @@ def low_rank_experts(shape, ranks, seed=0):
     )
 
 
-@pytest.mark.parametrize("method", sorted(MATRIX_METHODS))
+@pytest.mark.parametrize("method", DROPPING)
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60), (48, 48)])
 def test_low_rank_experts_under_drop(method, shape):
     if method == "ties_sb":
@@ -220,6 +231,38 @@ def test_low_rank_experts_under_drop(method, shape):
     )
 
 
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60), (20, 90)])
+def test_wudi_of_low_rank_experts_is_the_least_norm_solution(shape):
+    vectors, deltas = low_rank_experts(shape, (3, 5, 4))
+    assert distance(update_of("wudi", vectors), oracles.wudi(deltas)) < 1e-5
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60)])
+def test_svc_of_low_rank_experts_needs_no_null_space(shape, alpha):
+    vectors, deltas = low_rank_experts(shape, (3, 5, 4))
+    target = 0.7 * oracles.calibrate(oracles.task_arithmetic(deltas), deltas, alpha)
+    update = update_of("task_arithmetic_svc", vectors, alpha=alpha, lambda_=0.7)
+    assert distance(update, target) < 1e-5
+
+
+def test_svc_turns_the_mean_of_unrelated_experts_into_their_sum_and_keeps_that_of_equal_ones():
+    one, other = torch.zeros(6, 8), torch.zeros(6, 8)
+    one[:3, :4], other[3:, 4:] = torch.randn(3, 4), torch.randn(3, 4)
+    apart = TaskVectors(torch.zeros(6, 8), [one, other], name=SHAPES["tall"][0])
+    assert distance(update_of("task_arithmetic_svc", apart), (one + other).double().numpy()) < 1e-6
+    alike = TaskVectors(torch.zeros(6, 8), [one, one], name=SHAPES["tall"][0])
+    assert distance(update_of("task_arithmetic_svc", alike), one.double().numpy()) < 1e-6
+
+
+def test_svc_warns_of_an_expert_that_hardly_moved():
+    one, other = torch.randn(8, 6), torch.randn(8, 6)
+    vectors = TaskVectors(torch.zeros(8, 6), [one, 1e-3 * other], name=SHAPES["tall"][0])
+    facts = facts_of("task_arithmetic_svc", vectors)
+    (found,) = build(RECIPE, {"q": {"norm": 1.0, "lost": 0.0, **facts}}, **NOTHING)["warnings"]
+    assert "less than 1% of another" in found and found.endswith("in 1 tensors: q")
+
+
 @pytest.mark.parametrize("method", ["iso_c", "task_arithmetic_sb", "tsv_m"])
 def test_null_space_energy_is_reported_under_keep(method):
     vectors, _ = low_rank_experts((60, 40), (3, 5, 4))
@@ -230,7 +273,7 @@ def test_null_space_energy_is_reported_under_keep(method):
     assert 0 <= facts["outside_share"] <= 1
 
 
-@pytest.mark.parametrize("method", sorted(MATRIX_METHODS))
+@pytest.mark.parametrize("method", DROPPING)
 @pytest.mark.parametrize("shape", [(48, 21), (21, 48), (30, 30)])
 def test_duplicate_experts_are_well_defined_under_drop(method, shape):
     generator = torch.Generator().manual_seed(1)

@@ -63,9 +63,11 @@ def _remarks(tensors: Mapping[str, Facts]) -> list[str]:
     unusual = [name for name, facts in tensors.items() if facts.get("t_unusual")]
     if unusual:
         found.append(
-            f"Model Stock's t is outside of [0, 1] in {len(unusual)} tensors: "
-            f"{', '.join(unusual[:_NAMED])}{', ...' if len(unusual) > _NAMED else ''}"
+            f"Model Stock's t is outside of [0, 1] in {len(unusual)} tensors: {_named(unusual)}"
         )
+    for text in sorted({facts["warning"] for facts in tensors.values() if "warning" in facts}):
+        names = [name for name, facts in tensors.items() if facts.get("warning") == text]
+        found.append(f"{text}, in {len(names)} tensors: {_named(names)}")
     shares = {name: facts.get("outside_share", 0) for name, facts in tensors.items()}
     outside = {name: share for name, share in shares.items() if share > _ROUNDING}
     if outside:
@@ -75,3 +77,7 @@ def _remarks(tensors: Mapping[str, Facts]) -> list[str]:
             f"the experts (up to {outside[worst]:.1%} in {worst}); consider null_space: drop"
         )
     return found
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

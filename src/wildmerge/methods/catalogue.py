@@ -27,7 +27,7 @@ from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field, create_model
 
 from wildmerge.errors import Refusal, unknown
-from wildmerge.methods.declaration import Family, Preset, Share, Threshold, Weights
+from wildmerge.methods.declaration import Family, Positive, Preset, Share, Threshold, Weights
 from wildmerge.methods.source import code_digest, is_about, last_name, parse_source
 from wildmerge.validation import parse
 
@@ -39,6 +39,7 @@ _GIVEN_BY_RECIPE = {"null_space"}
 _KINDS: dict[str, Any] = {
     "Share": Share,
     "Threshold": Threshold,
+    "Positive": Positive,
     "Weights": Weights,
     "float": float,
     "int": int,
