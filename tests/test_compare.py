@@ -72,6 +72,7 @@ def place(tiny, tmp_path_factory):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         metrics = [{"metric": "acc", "weight_by_size": True}]
         group = {"group": "both", "task": [*ITEMS], "aggregate_metric_list": metrics}
+        group["metadata"] = {"version": 2.0}  # of the tasks in it: 1.0
         (folder / "tasks/both.yaml").write_text(yaml.safe_dump(group))
         theirs, ours, by_hf = {}, {}, {}
         for name, model in (("base", tiny.base), ("expert", tiny.experts[0])):
@@ -152,6 +153,14 @@ def test_a_group_of_lm_eval_is_one_benchmark_of_all_its_items(place):
     group = json.loads(file.read_text())["groups"]["both"]["acc,none"]
     assert found["both", ""].score == pytest.approx(group, abs=1e-9)
     assert len(found["both", ""].values) == sum(ITEMS.values())
+
+
+def test_a_group_is_compared_whoever_scored_it(place, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(place.folder)
+    ours = evaluate(tiny.base, tmp_path / "ours", "--tasks", "both", "--backend", "hf")
+    compared, remarks = compare_results([place.group, ours], None)
+    assert not remarks and compared["label"].tolist() == ["both", ""]
+    assert set(compared["gained"] + compared["lost"]) == {0}
 
 
 def test_equal_answers_are_no_proof_of_equality():

@@ -62,7 +62,10 @@ def chosen(metric: str | None, known: Sequence[str], path: Path) -> str:
 
 
 def joined(parts: Sequence[Answered]) -> Answered | None:
-    """Return the answers to several tasks as one benchmark's; None where their metrics differ."""
+    """Return the answers to several tasks as one benchmark's; None where their metrics differ.
+
+    Conditions are those that all tasks share, but their versions, which are not the group's.
+    """
     if len({part.metric for part in parts}) > 1:
         return None
     shared = set.intersection(*({*part.conditions.items()} for part in parts))
@@ -70,7 +73,7 @@ def joined(parts: Sequence[Answered]) -> Answered | None:
         metric=parts[0].metric,
         model=parts[0].model,
         evaluation=parts[0].evaluation,
-        conditions=dict(shared),
+        conditions={name: value for name, value in shared if name != "task_version"},
         doc_hash=[digest for part in parts for digest in part.doc_hash],
         question=[digest for part in parts for digest in part.question],
         values=np.concatenate([part.values for part in parts]),

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,11 @@ def _scores(run: _Run, name: str, metric: str) -> Iterator[float]:
             yield float(score)
 
 
-def _result(run: _Run, task: str) -> Mapping[str, Any]:
-    """Return the content of the results that a task is in; nothing where there are none."""
-    return next((each for each in run.results if task in (each.get("results") or {})), {})
+def _result(run: _Run, name: str) -> Mapping[str, Any]:
+    """Return the content of the results that a task or group is in; nothing where there are none."""
+    named = ("results", "groups")
+    found = (r for r in run.results if any(name in (r.get(key) or {}) for key in named))
+    return next(found, {})
 
 
 def _with_groups(run: _Run, tasks: dict[str, Answered]) -> dict[str, Answered]:
@@ -122,7 +124,9 @@ def _with_groups(run: _Run, tasks: dict[str, Answered]) -> dict[str, Answered]:
         scores = [*_scores(run, group, together.metric)] if together else []
         if together and scores and abs(together.score - scores[0]) <= SAME_SCORE:
             found = {name: each for name, each in found.items() if name not in leaves}
-            found[group] = together
+            version = of_lm_eval(_result(run, group), group).get("task_version")
+            own = {} if version is None else {"task_version": version}
+            found[group] = replace(together, conditions={**together.conditions, **own})
     return found
 
 
