@@ -67,6 +67,29 @@ def breadcrumbs_ties(deltas, density=0.15, gamma=0.01, rescale="none", weights=N
     return elect(kept, weights, **options)
 
 
+def sce(deltas, select_topk=0.1, select="update", weight_floor=0.0, lam=1.0):
+    deltas = np.asarray(deltas)
+    chosen = np.ones(deltas[0].size, bool)
+    if select_topk < 1:
+        spread = [
+            float(np.float32(np.var(entries))) for entries in deltas.reshape(len(deltas), -1).T
+        ]
+        k = int(np.count_nonzero(spread) * select_topk)
+        chosen[sorted(range(len(spread)), key=lambda i: (-spread[i], i))[k:]] = False
+    masked = deltas * chosen.reshape(deltas[0].shape)
+    energy = np.array([np.mean(d**2) for d in masked])
+    equal = energy.sum() == 0 or energy.sum() < weight_floor
+    weights = np.full(len(deltas), 1 / len(deltas)) if equal else energy / energy.sum()
+    used = masked if select == "update" else deltas
+    update = np.zeros(deltas[0].shape)
+    for place in np.ndindex(update.shape):
+        entries = used[(slice(None), *place)]
+        agree = entries > 0 if entries.sum() >= 0 else entries < 0
+        if agree.any():
+            update[place] = lam * (weights * entries)[agree].sum() / weights[agree].sum()
+    return update
+
+
 def model_stock_t(deltas, floor=0.0):
     n = len(deltas)
     cosines = []

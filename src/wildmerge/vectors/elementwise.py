@@ -93,6 +93,16 @@ def add_moments(deltas: Tensor, out: Tensor) -> None:
     out += torch.stack([wide.abs().sum(1), wide.square().sum(1)]).to(out.device)
 
 
+def variance(deltas: Tensor) -> Tensor:
+    """Return the population variance over the rows of (n, c): (c,) float32, computed in float64."""
+    if loops := _loops(deltas):
+        found = torch.empty(deltas.shape[1])
+        loops.variance(deltas.numpy(), found.numpy())
+        return found
+    wide, n = deltas.double(), len(deltas)
+    return (add_up((wide - add_up(wide) / n).square()) / n).float()
+
+
 def split(row: Tensor, low: float, high: float) -> tuple[int, NDArray[np.float32]]:
     """Return how many entries of (c,) exceed `high` in magnitude, and the magnitudes in [low, high]."""
     if loops := _loops(row):

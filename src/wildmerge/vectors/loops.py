@@ -139,6 +139,30 @@ def add_moments(deltas: Floats, block: int, out: Wide) -> None:
 
 
 @_compiled()
+def variance(deltas: Floats, out: Floats) -> None:
+    """Fill `out` (c,) with the population variance over the rows of (n, c)."""
+    n = len(deltas)
+    mean, squares = np.empty(_TILE), np.empty(_TILE)
+    for start in range(0, len(out), _TILE):
+        found = out[start : start + _TILE]
+        width = len(found)
+        for j in range(width):
+            mean[j] = squares[j] = 0.0
+        for i in range(n):
+            row = deltas[i, start : start + _TILE]
+            for j in range(width):
+                mean[j] += row[j]
+        for j in range(width):
+            mean[j] /= n
+        for i in range(n):
+            row = deltas[i, start : start + _TILE]
+            for j in range(width):
+                squares[j] += (row[j] - mean[j]) * (row[j] - mean[j])
+        for j in range(width):
+            found[j] = squares[j] / n
+
+
+@_compiled()
 def split(row: Floats, low: np.float32, high: np.float32, inside: Floats) -> tuple[int, int]:
     """Count magnitudes above `high`, and copy those in [low, high] to `inside` (c,); return how many."""
     above = count = 0

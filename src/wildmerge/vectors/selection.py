@@ -11,9 +11,10 @@ so that luck decides the time and never the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,63 @@ _DEVIATIONS = 4.0
 _CROWDED = 1 / 16
 """Share of a chunk from which on the entries inside are stored with multiplicities: differences of
 16-bit weights take few values, and many may be equal."""
+
+
+class Rows(Protocol):
+    """What can be cut: the task vectors themselves, or a row derived from them."""
+
+    @property
+    def numel(self) -> int:
+        """The entries of each row."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def sample(self, count: int) -> Tensor:
+        """Return entries of every row from the same random places, (rows, count)."""
+
+    def places(self) -> Iterator[slice]:
+        """Yield the slices of the flattened tensor in order."""
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (place, chunk of all rows)."""
+
+    def chunk(self, index: int, at: slice) -> Tensor:
+        """Return a chunk of one row, (c,)."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One row that follows from all task vectors, such as their variance: `of` maps (n, c) to (c,)."""
+
+    vectors: TaskVectors
+    of: Callable[[Tensor], Tensor]
+
+    @property
+    def numel(self) -> int:
+        """The entries of the row."""
+        return self.vectors.numel
+
+    def __len__(self) -> int:
+        """Return 1."""
+        return 1
+
+    def sample(self, count: int) -> Tensor:
+        """See `Rows`."""
+        return self.of(self.vectors.sample(count))[None]
+
+    def places(self) -> Iterator[slice]:
+        """See `Rows`."""
+        return self.vectors.places()
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """See `Rows`."""
+        yield from ((at, self.of(deltas)[None]) for at, deltas in self.vectors.chunks())
+
+    def chunk(self, index: int, at: slice) -> Tensor:
+        """See `Rows`."""
+        rows = [self.vectors.chunk(i, at) for i in range(len(self.vectors))]
+        return self.of(torch.stack(rows))
 
 
 @dataclass(frozen=True)
@@ -59,20 +117,18 @@ def _shrink_(delta: Tensor, limit: float) -> None:
     torch.hardshrink(delta, limit, out=delta)
 
 
-def cuts(vectors: TaskVectors, kept: int, sampled: int | None = None) -> list[Cut]:
+def cuts(vectors: Rows, kept: int, sampled: int | None = None) -> list[Cut]:
     """Find the cut that keeps exactly `kept` entries (1 <= kept < numel) of every task vector.
 
     Args:
-        vectors: the task vectors of one tensor.
+        vectors: the task vectors of one tensor, or a row derived from them.
         kept: how many entries of each survive.
         sampled: entries to look at for a first guess; a choice of speed, never of result.
     """
     return cuts_at(vectors, [kept], sampled)[0]
 
 
-def cuts_at(
-    vectors: TaskVectors, counts: Sequence[int], sampled: int | None = None
-) -> list[list[Cut]]:
+def cuts_at(vectors: Rows, counts: Sequence[int], sampled: int | None = None) -> list[list[Cut]]:
     """Find the cuts that keep each of some counts of entries, in one pass: a list of n for each."""
     sampled = sampled or max(1 << 12, 2 * round(vectors.numel ** (2 / 3)))
     sizes = -np.sort(-vectors.sample(sampled).abs_().cpu().numpy())
@@ -134,7 +190,7 @@ class _Near:
         self.counts.append(counts)
 
 
-def _look_up(vectors: TaskVectors, index: int, near: _Near, rank: int) -> Cut:
+def _look_up(vectors: Rows, index: int, near: _Near, rank: int) -> Cut:
     """Return the cut at the entry of this rank (from 1) inside of the bracket."""
     magnitude, spare = _select(near, rank)
     before = 0
