@@ -31,7 +31,7 @@ def test_a_kill_during_the_fourth_of_six_benchmarks_costs_that_one(tiny, tmp_pat
 
     command = [sys.executable, "-m", "wildmerge.cli", *options("killed")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while not [*tmp_path.glob("killed/evals/*/mini_3-*")]:
+    while not [*tmp_path.glob("killed/evals/*/mini_3-*.json")]:
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wildmerge.checkpoints.chat import has_chat_template
+from wildmerge.checkpoints.opening import open_weights
+from wildmerge.checkpoints.roles import role_of
 from wildmerge.errors import Refusal
-from wildmerge.storage.files import read_json
 
 if TYPE_CHECKING:
     import torch
-
-BUFFERS = (".masked_bias", ".attn.bias", ".inv_freq", ".position_ids")
-"""Ends of names of tensors that old checkpoints hold and models compute by themselves."""
 
 
 def check_tokenizer(folder: Path, *, chat_template: bool) -> None:
     """Refuse a model folder without tokenizer or, where one is needed, without chat template."""
     if not any(folder.glob("tokenizer*")):
         raise Refusal(f"{folder}: no tokenizer files; copy those of the base into it")
-    if chat_template and not _has_chat_template(folder):
+    if chat_template and not has_chat_template(folder):
         raise Refusal(
             f"{folder}: its tokenizer has no chat template; score without one (chat_template: false), "
             "or put one into chat_template.jinja"
@@ -48,7 +47,12 @@ def require_whole(folder: Path, name: str) -> None:
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300].replace(str(folder), name)
         raise Refusal(f"{name}: transformers cannot load it ({reason})") from error
-    unexpected = {tensor for tensor in found["unexpected_keys"] if not tensor.endswith(BUFFERS)}
+    stored = open_weights(folder).tensors
+    unexpected = {
+        tensor
+        for tensor in found["unexpected_keys"]
+        if role_of(tensor, stored[tensor].shape if tensor in stored else ()) != "buffer"
+    }
     for what, tensors in (
         ("lacks", found["missing_keys"]),
         ("has another shape of", {tensor for tensor, *_ in found["mismatched_keys"]}),
@@ -70,16 +74,3 @@ def require_finite(model: torch.nn.Module, name: str) -> None:
                 f"{name}: {tensor} holds NaN or infinite values in {dtype}; the checkpoint is broken, "
                 "or its weights are too large for this dtype"
             )
-
-
-def _has_chat_template(folder: Path) -> bool:
-    """Say whether a tokenizer comes with a default chat template, by the files that may hold it."""
-    if (folder / "chat_template.jinja").exists():
-        return True
-    found: Any = None
-    for name in ("tokenizer_config.json", "chat_template.json"):
-        if (folder / name).exists():
-            found = found or read_json(folder / name, missing="").get("chat_template")
-    if isinstance(found, list):  # of several, lm-eval takes the one called default
-        return any(each.get("name") == "default" for each in found)
-    return bool(found)
