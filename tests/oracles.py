@@ -165,6 +165,26 @@ def wudi(deltas, lam=1.0):
     return lam * found.T
 
 
+def consensus(deltas, merged, update, mask_lambda, k):
+    flat = [d.ravel() for d in deltas]
+    kept = np.zeros(update.size)
+    for place, value in enumerate(update.ravel()):
+        rest = [merged.ravel()[place] - d[place] for d in flat]
+        wanted = [abs(d[place]) > mask_lambda * abs(r) for d, r in zip(flat, rest, strict=True)]
+        kept[place] = value if sum(wanted) >= k else 0.0
+    return kept.reshape(update.shape)
+
+
+def consensus_ta(deltas, mask_lambda=0.4, k=2, scale="mean", lam=1.0):
+    update = task_arithmetic(deltas, scale, lam)
+    return consensus(deltas, np.sum(deltas, axis=0), update, mask_lambda, k)
+
+
+def consensus_ties(deltas, *, density=0.2, mask_lambda=0.4, k=2, divisor="agreeing", lam=1.0):
+    update = ties(deltas, density, divisor, lam)
+    return consensus(deltas, ties(deltas, density, "sum"), update, mask_lambda, k)
+
+
 def calibrate(update, deltas, alpha=None):
     n = len(deltas)
     alpha = 1 / n if alpha is None else alpha

@@ -148,6 +148,16 @@ def test_elect_lets_an_exact_tie_elect_plus(way):
     assert total.tolist() == [1, 2, 0, 0] and voters.tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0])
+def test_an_element_matters_to_those_who_moved_it_most(way, factor):
+    deltas = normal(3, 9000)
+    deltas[deltas.abs() < 0.5] = 0
+    counts = elementwise.count_wanted(deltas, deltas.sum(0), factor)
+    wide = deltas.double().numpy()
+    expected = (np.abs(wide) > factor * np.abs(wide.sum(0) - wide)).sum(0)
+    assert np.array_equal(counts.numpy(), expected)
+
+
 def test_loops_give_the_same_in_every_thread():
     deltas = normal(5, 70_000)
 

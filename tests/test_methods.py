@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import oracles
+from wildmerge.errors import Refusal
 from wildmerge.merging.report import build
 from wildmerge.methods import catalogue as methods
 from wildmerge.study.recipe import Recipe
@@ -159,6 +160,28 @@ def test_ties_elects_plus_when_the_experts_cancel():
     base = torch.zeros(4)
     vectors = TaskVectors(base, [torch.tensor([1.0, 2, 3, 4]), torch.tensor([-1.0, -2, 3, 4])])
     assert update_of("ties", vectors, density=1.0).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("mask_lambda", "k"), [(0.2, 2), (0.6, 3), (0.0, 3), (0.4, 0), (1.0, 1)])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("consensus_ta", {"scale": "sum"}),
+        ("consensus_ties", {"density": 0.4, "divisor": "n"}),
+        ("consensus_ties", {"density": 1.0, "divisor": "sum"}),
+    ],
+)
+def test_consensus_options(method, options, mask_lambda, k):
+    vectors, deltas = task_vectors(*SHAPES["wide"], 3)
+    given = {"mask_lambda": mask_lambda, "k": k, **options}
+    update = update_of(method, vectors, lambda_=0.7, **given)
+    assert distance(update, getattr(oracles, method)(deltas, lam=0.7, **given)) < 1e-5
+
+
+def test_more_experts_than_there_are_cannot_agree():
+    vectors, _ = task_vectors(*SHAPES["wide"], 2)
+    with pytest.raises(Refusal, match="k: 3 of 2 experts"):
+        update_of("consensus_ta", vectors, k=3)
 
 
 @pytest.mark.parametrize("shape", ["tall", "square", "vector"])

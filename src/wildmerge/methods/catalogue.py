@@ -27,7 +27,15 @@ from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field, create_model
 
 from wildmerge.errors import Refusal, unknown
-from wildmerge.methods.declaration import Family, Positive, Preset, Share, Threshold, Weights
+from wildmerge.methods.declaration import (
+    Count,
+    Family,
+    Positive,
+    Preset,
+    Share,
+    Threshold,
+    Weights,
+)
 from wildmerge.methods.source import code_digest, is_about, last_name, parse_source
 from wildmerge.validation import parse
 
@@ -40,6 +48,7 @@ _KINDS: dict[str, Any] = {
     "Share": Share,
     "Threshold": Threshold,
     "Positive": Positive,
+    "Count": Count,
     "Weights": Weights,
     "float": float,
     "int": int,

@@ -17,6 +17,8 @@ Threshold = Annotated[float, Field(ge=0, le=1)]
 """A hyperparameter in [0, 1]: a fraction of a cumulative sum."""
 Positive = Annotated[float, Field(gt=0)]
 """A hyperparameter above 0 without an upper end."""
+Count = Annotated[int, Field(ge=0)]
+"""A whole number, 0 or more."""
 Weights = list[Annotated[float, Field(gt=0)]]
 """One positive weight an expert, in the order of the recipe's experts."""
 NullSpace = Literal["keep", "drop"]

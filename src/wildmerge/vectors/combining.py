@@ -49,13 +49,24 @@ def elect(deltas: Tensor, weights: list[float] | None, divisor: Divisor, factor:
         factor: of the whole update.
     """
     w = weights or [1.0] * len(deltas)
-    total, voters = elementwise.elect(deltas, w)
+    return divide_(*elementwise.elect(deltas, w), w, divisor).mul_(factor)
+
+
+def divide_(total: Tensor, voters: Tensor, weights: list[float], divisor: Divisor) -> Tensor:
+    """Divide, in place, the sum of the entries that agree (c,) as `elect` says.
+
+    Args:
+        total: the sum.
+        voters: the sum of their weights, (c,); overwritten.
+        weights: one an expert.
+        divisor: as for `elect`.
+    """
     if divisor == "agreeing":
-        smallest = min((x for x in w if x > 0), default=1.0)
+        smallest = min((x for x in weights if x > 0), default=1.0)
         total.div_(voters.clamp_(min=smallest))  # nothing agrees: 0, not 0 / 0
     elif divisor == "n":
-        total.div_(sum(w))
-    return total.mul_(factor)
+        total.div_(sum(weights))
+    return total
 
 
 def l1_factors(vectors: TaskVectors, keep: Callable[[Tensor, slice], Tensor]) -> Tensor:

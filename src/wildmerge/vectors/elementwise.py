@@ -139,6 +139,24 @@ def elect(deltas: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
     return (total + torch.where(up, size, -size)) / 2, torch.where(up, plus, minus)
 
 
+def count_wanted(deltas: Tensor, total: Tensor, factor: float) -> Tensor:
+    """Count the experts to whom an element matters beside the others: |D_i| > factor * |total - D_i|.
+
+    Args:
+        deltas: the task vectors, (n, c) float32.
+        total: what was merged of them, (c,) float32.
+        factor: of the rest, not negative.
+
+    Returns:
+        How many, (c,) float32.
+    """
+    if loops := _loops(deltas):
+        counts = torch.empty_like(total)
+        loops.count_wanted(deltas.numpy(), total.numpy(), np.float32(factor), counts.numpy())
+        return counts
+    return (deltas.abs() > (total - deltas).abs() * float(np.float32(factor))).sum(0).float()
+
+
 def _loops(tensor: Tensor) -> ModuleType | None:
     """Return the compiled loops, imported when they are first needed, for a tensor on a CPU."""
     if tensor.device.type != "cpu":

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Wide = NDArray[np.float64]
 Places = NDArray[np.int64]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
-_ZERO, _TWO = np.float32(0), np.float32(2)
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _TILE = 1 << 12
 """Columns that are worked on at once: some float32 rows of them fit the first or second cache."""
 _PIECE = 1 << 16
@@ -196,6 +196,19 @@ def elect(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> Non
             up = agreeing[j] >= 0
             chosen[j] = plus[j] if up else minus[j]
             agreeing[j] = (agreeing[j] + (size[j] if up else -size[j])) / _TWO
+
+
+@_compiled()
+def count_wanted(deltas: Floats, total: Floats, factor: np.float32, counts: Floats) -> None:
+    """See `elementwise.count_wanted`; fills `counts` (c,) from `deltas` (n, c)."""
+    for start in range(0, len(total), _TILE):
+        whole, found = total[start : start + _TILE], counts[start : start + _TILE]
+        for j in range(len(whole)):
+            found[j] = _ZERO
+        for i in range(len(deltas)):
+            row = deltas[i, start : start + _TILE]
+            for j in range(len(whole)):
+                found[j] += _ONE if abs(row[j]) > factor * abs(whole[j] - row[j]) else _ZERO
 
 
 @_compiled(reassociate=True)
