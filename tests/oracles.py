@@ -67,6 +67,12 @@ def breadcrumbs_ties(deltas, density=0.15, gamma=0.01, rescale="none", weights=N
     return elect(kept, weights, **options)
 
 
+def multislerp(deltas):
+    lengths = [np.linalg.norm(d) for d in deltas]
+    mean = sum(d / length for d, length in zip(deltas, lengths, strict=True) if length)
+    return np.mean(lengths) * mean / np.linalg.norm(mean)
+
+
 def sce(deltas, select_topk=0.1, select="update", weight_floor=0.0, lam=1.0):
     deltas = np.asarray(deltas)
     chosen = np.ones(deltas[0].size, bool)

@@ -27,9 +27,10 @@ METHODS = sorted(methods.discover())
 
 
 def recipe(family, method="task_arithmetic", **changes):
+    pair = method in methods.discover() and methods.get(method).about.pair
     values = {
         "base": str(family.base),
-        "experts": tuple(map(str, family.experts)),
+        "experts": tuple(map(str, family.experts[:2] if pair else family.experts)),
         "method": method,
     }
     return Recipe(**(values | changes))

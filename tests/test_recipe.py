@@ -76,3 +76,9 @@ def test_subsets_are_uniform():
     chi_squared = sum((c - expected) ** 2 / expected for c in counts.values())
     assert len(counts) == 10
     assert chi_squared < 27.9  # 99.9 % quantile at 9 degrees of freedom
+
+
+def test_order_counts_for_a_method_of_two_experts_in_their_order():
+    recipes = [Recipe(base="b", experts=e, method="slerp") for e in (("x", "y"), ("y", "x"))]
+    assert len({recipe_id(r, IDENTITIES) for r in recipes}) == 1
+    assert len({recipe_id(r, IDENTITIES, ordered=True) for r in recipes}) == 2

@@ -135,6 +135,8 @@ def _check(recipe: Recipe, folders: Mapping[str, Path], method_folders: Sequence
         raise Refusal("recipe: a merge needs a method and at least one expert")
     method = methods.get(recipe.method, method_folders)
     parameters = method.complete(recipe.parameters)
+    if method.about.pair and len(recipe.experts) != 2:
+        raise Refusal(f"recipe: {method.name} merges two experts, not {len(recipe.experts)}")
     _require_each_once(recipe, folders)
     _require_effect(recipe, method)
     weights = parameters.get("weights")

@@ -67,6 +67,7 @@ class About(PydanticModel):
     source: str = ""
     presets: dict[Preset, dict[str, Any]] = {}
     reads_spectra: bool = False
+    pair: bool = False
     versioned: bool = False
 
 

@@ -41,6 +41,7 @@ def about(
     source: str = "",
     presets: Presets | None = None,
     reads_spectra: bool = False,
+    pair: bool = False,
     versioned: bool = False,
 ) -> Callable[[Function], Function]:
     """Say what tables, figures and `wildmerge methods` print of the method below.
@@ -51,8 +52,9 @@ def about(
         source: where it was published.
         presets: changes to its defaults; the defaults are the preset `paper`.
         reads_spectra: it uses stored singular vectors where a study has them.
+        pair: it merges two experts, no more, and their order counts.
         versioned: its results are versioned by hand (`recipe.NUMERICS`) instead of by its code, so that
             rewording it recomputes nothing; for wildmerge's own methods only.
     """
-    del label, family, source, presets, reads_spectra, versioned  # read from the source text
+    del label, family, source, presets, reads_spectra, pair, versioned  # read from the source text
     return lambda function: function

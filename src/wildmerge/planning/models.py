@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from wildmerge.merging.spectra import file_name
+from wildmerge.methods.catalogue import Method
 from wildmerge.planning.lock import Lock
 from wildmerge.study.evaluation import Evaluation
 from wildmerge.study.file import Base, Benchmark, EvaluationSettings, Study
@@ -193,8 +194,7 @@ def _of_base(study: Study, lock: Lock, name: str, variants: list[Variant]) -> It
                     variant=variant.label,
                     subset=index,
                     experts=experts,
-                    digest=variant.method.digest,
-                    reads_spectra=variant.method.about.reads_spectra,
+                    by=variant.method,
                 )
 
 
@@ -205,8 +205,13 @@ def _merge_of(
     experts: Sequence[str],
     identities: Mapping[str, str],
 ) -> Recipe:
-    """Return the recipe of one subset's merge: one order for one set, so that the sums round alike."""
-    ordered = sorted(experts, key=lambda expert: identities[base.experts[expert]])
+    """Return the recipe of one subset's merge: one order for one set, so that the sums round alike.
+
+    For a method that goes by the order it is the study's.
+    """
+    ordered = list(experts)
+    if not variant.method.about.pair:
+        ordered.sort(key=lambda expert: identities[base.experts[expert]])
     weights = [variant.weights.get(expert, 1.0) for expert in ordered]
     own = {"weights": weights} if set(weights) != {1.0} else {}
     return Recipe(
@@ -229,8 +234,10 @@ def _model(
     variant: str = "",
     subset: int = 0,
     experts: tuple[str, ...] = (),
-    digest: str | None = None,
-    reads_spectra: bool = False,
+    by: Method | None = None,
 ) -> Model:
-    id_ = recipe_id(recipe, identities, digest)
-    return Model(id_, kind, base, variant, subset, experts, recipe, reads_spectra)
+    digest, ordered, reads = None, False, False
+    if by is not None:
+        digest, ordered, reads = by.digest, by.about.pair, by.about.reads_spectra
+    id_ = recipe_id(recipe, identities, digest, ordered=ordered)
+    return Model(id_, kind, base, variant, subset, experts, recipe, reads)

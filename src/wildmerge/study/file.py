@@ -198,6 +198,11 @@ class Study(Strict):
                     raise ValueError(
                         f"methods[{index}]: weights: {unknown('expert', name, experts)}"
                     )
+            sizes = grid.sizes or self.sizes
+            if variants and variants[0].method.about.pair and set(sizes) != {2}:
+                raise ValueError(
+                    f"methods[{index}]: {grid.method} merges two experts; write sizes: [2] beside it"
+                )
             for variant in variants:
                 if variant.label in labels:
                     raise ValueError(f"methods: '{variant.label}' stands there twice; remove one")

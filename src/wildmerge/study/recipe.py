@@ -42,7 +42,11 @@ class Recipe(BaseModel):
 
 
 def recipe_id(
-    recipe: Recipe, identities: Mapping[str, str], method_digest: str | None = None
+    recipe: Recipe,
+    identities: Mapping[str, str],
+    method_digest: str | None = None,
+    *,
+    ordered: bool = False,
 ) -> str:
     """Return the 16 hex digits under which everything made from this recipe is stored.
 
@@ -50,6 +54,7 @@ def recipe_id(
         recipe: with every hyperparameter written out.
         identities: content identity of each checkpoint (`repo@commit`, or a digest of the files).
         method_digest: hash of the code of a method that is not one of the published ones.
+        ordered: the method's result depends on the order of the experts.
     """
     content: dict[str, Any] = {
         "schema": 1,
@@ -59,8 +64,8 @@ def recipe_id(
     }
     if recipe.method is not None:
         content |= recipe.model_dump(include={"method", "parameters", "null_space", "dtype"})
-        # order-free unless the experts carry weights of their own
-        if recipe.parameters.get("weights"):
+        # order-free unless the experts carry weights of their own, or the method goes by their order
+        if ordered or recipe.parameters.get("weights"):
             content["experts"] = [identities[expert] for expert in recipe.experts]
     if recipe.untie:
         content["untie"] = True

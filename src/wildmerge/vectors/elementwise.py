@@ -84,6 +84,18 @@ def inner_products(deltas: Tensor, exact: bool = False) -> Tensor:
     return products + (blocks @ blocks.mT).sum(0, dtype=torch.float64)
 
 
+def add_inner_products(deltas: Tensor, origin: Tensor, out: Tensor) -> None:
+    """Add the inner products of the rows of (n, c), each plus `origin` (c,), to `out` (n, n) float64.
+
+    All of it is float64, and only the lower triangle is right.
+    """
+    if loops := _loops(deltas):
+        loops.add_inner_products(deltas.numpy(), origin.numpy(), BLOCK, out.numpy())
+        return
+    wide = deltas.double() + origin
+    out += (wide @ wide.T).to(out.device)
+
+
 def add_moments(deltas: Tensor, out: Tensor) -> None:
     """Add each row's sum of magnitudes and sum of squares, of (n, c), to `out` (2, n) float64."""
     if loops := _loops(deltas):

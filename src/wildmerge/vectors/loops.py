@@ -307,6 +307,18 @@ def count_signs_of_all(wide: Wide, width: int, out: Wide) -> None:
 
 
 @_compiled()
+def add_inner_products(deltas: Floats, origin: Floats, block: int, out: Wide) -> None:
+    """See `elementwise.add_inner_products`; block by block, in their order."""
+    wide = np.empty((len(deltas), block))
+    for start in range(0, deltas.shape[1], block):
+        width = min(block, deltas.shape[1] - start)
+        for i in range(len(deltas)):
+            for j in range(width):
+                wide[i, j] = np.float64(origin[start + j]) + deltas[i, start + j]
+        multiply(wide, width, out)
+
+
+@_compiled()
 def compare(deltas: Floats, block: int, products: Wide, signs: Wide, signs_of_all: Wide) -> None:
     """Add what the rows of (n, c) have in common, in float64, block by block; see `comparing.Sums`.
 
