@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from oracles_random import philox
 from wildmerge.vectors import draws
 from wildmerge.vectors.draws import WORDS, Draws
 
@@ -15,17 +16,6 @@ DRAWN = Draws(0, EXPERT, TENSOR)
 
 def hexadecimal(words):
     return " ".join(f"{word:08x}" for word in words.tolist())
-
-
-def philox(key, counter):
-    """One block by Python's own whole numbers, as the paper's algorithm is written."""
-    (k0, k1), (x0, x1, x2, x3) = key, counter
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * x0, 2**32)
-        high1, low1 = divmod(0xCD9E8D57 * x2, 2**32)
-        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
-    return [x0, x1, x2, x3]
 
 
 def by_torch(drawn, at):

@@ -5,10 +5,8 @@ import pytest
 import torch
 
 import oracles
-from wildmerge.errors import Refusal
-from wildmerge.merging.report import build
+import oracles_random
 from wildmerge.methods import catalogue as methods
-from wildmerge.study.recipe import Recipe
 from wildmerge.vectors.task_vectors import TaskVectors
 
 SHAPES = {
@@ -19,8 +17,6 @@ SHAPES = {
     "embedding": ("model.embed_tokens.weight", (64, 16)),
     "head": ("lm_head.weight", (64, 16)),
 }
-RECIPE = Recipe(base="base", experts=("a", "b"), method="task_arithmetic_svc")
-NOTHING = {"warnings": [], "remarks": [], "alignment": {}, "seconds": 0.0}
 MATRIX_METHODS = {
     "tsv_m": 1e-4,
     "iso_c": 1e-5,
@@ -64,7 +60,9 @@ def distance(ours, theirs):
     return np.linalg.norm(ours.numpy() - theirs) / (scale if scale else 1.0)
 
 
-def expected(method, deltas, role):
+def expected(method, deltas, role, tensor=SHAPES["tall"][0]):
+    if hasattr(oracles_random, method):
+        return getattr(oracles_random, method)(deltas, tensor)
     if role != "matrix":
         inner = method.removesuffix("_sb").removesuffix("_svc")
         plain = "task_arithmetic" if method in MEAN_ELSEWHERE else inner
@@ -82,9 +80,9 @@ def expected(method, deltas, role):
 def test_every_method_follows_its_formula(method, shape, n):
     vectors, deltas = task_vectors(*SHAPES[shape], n)
     update = update_of(method, vectors)
-    assert distance(update, expected(method, deltas, vectors.role)) < MATRIX_METHODS.get(
-        method, 1e-5
-    )
+    assert distance(
+        update, expected(method, deltas, vectors.role, vectors.name)
+    ) < MATRIX_METHODS.get(method, 1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -164,28 +162,6 @@ def test_ties_elects_plus_when_the_experts_cancel():
     assert update_of("ties", vectors, density=1.0).tolist() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("mask_lambda", "k"), [(0.2, 2), (0.6, 3), (0.0, 3), (0.4, 0), (1.0, 1)])
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("consensus_ta", {"scale": "sum"}),
-        ("consensus_ties", {"density": 0.4, "divisor": "n"}),
-        ("consensus_ties", {"density": 1.0, "divisor": "sum"}),
-    ],
-)
-def test_consensus_options(method, options, mask_lambda, k):
-    vectors, deltas = task_vectors(*SHAPES["wide"], 3)
-    given = {"mask_lambda": mask_lambda, "k": k, **options}
-    update = update_of(method, vectors, lambda_=0.7, **given)
-    assert distance(update, getattr(oracles, method)(deltas, lam=0.7, **given)) < 1e-5
-
-
-def test_more_experts_than_there_are_cannot_agree():
-    vectors, _ = task_vectors(*SHAPES["wide"], 2)
-    with pytest.raises(Refusal, match="k: 3 of 2 experts"):
-        update_of("consensus_ta", vectors, k=3)
-
-
 @pytest.mark.parametrize("shape", ["tall", "square", "vector"])
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_model_stock_reports_its_t(shape, n):
@@ -256,38 +232,6 @@ def test_low_rank_experts_under_drop(method, shape):
     )
 
 
-@pytest.mark.parametrize("shape", [(60, 40), (40, 60), (20, 90)])
-def test_wudi_of_low_rank_experts_is_the_least_norm_solution(shape):
-    vectors, deltas = low_rank_experts(shape, (3, 5, 4))
-    assert distance(update_of("wudi", vectors), oracles.wudi(deltas)) < 1e-5
-
-
-@pytest.mark.parametrize("alpha", [0.1, 1.0])
-@pytest.mark.parametrize("shape", [(60, 40), (40, 60)])
-def test_svc_of_low_rank_experts_needs_no_null_space(shape, alpha):
-    vectors, deltas = low_rank_experts(shape, (3, 5, 4))
-    target = 0.7 * oracles.calibrate(oracles.task_arithmetic(deltas), deltas, alpha)
-    update = update_of("task_arithmetic_svc", vectors, alpha=alpha, lambda_=0.7)
-    assert distance(update, target) < 1e-5
-
-
-def test_svc_turns_the_mean_of_unrelated_experts_into_their_sum_and_keeps_that_of_equal_ones():
-    one, other = torch.zeros(6, 8), torch.zeros(6, 8)
-    one[:3, :4], other[3:, 4:] = torch.randn(3, 4), torch.randn(3, 4)
-    apart = TaskVectors(torch.zeros(6, 8), [one, other], name=SHAPES["tall"][0])
-    assert distance(update_of("task_arithmetic_svc", apart), (one + other).double().numpy()) < 1e-6
-    alike = TaskVectors(torch.zeros(6, 8), [one, one], name=SHAPES["tall"][0])
-    assert distance(update_of("task_arithmetic_svc", alike), one.double().numpy()) < 1e-6
-
-
-def test_svc_warns_of_an_expert_that_hardly_moved():
-    one, other = torch.randn(8, 6), torch.randn(8, 6)
-    vectors = TaskVectors(torch.zeros(8, 6), [one, 1e-3 * other], name=SHAPES["tall"][0])
-    facts = facts_of("task_arithmetic_svc", vectors)
-    (found,) = build(RECIPE, {"q": {"norm": 1.0, "lost": 0.0, **facts}}, **NOTHING)["warnings"]
-    assert "less than 1% of another" in found and found.endswith("in 1 tensors: q")
-
-
 @pytest.mark.parametrize("method", ["iso_c", "task_arithmetic_sb", "tsv_m"])
 def test_null_space_energy_is_reported_under_keep(method):
     vectors, _ = low_rank_experts((60, 40), (3, 5, 4))
@@ -326,15 +270,23 @@ def test_rank_of_a_bfloat16_adapter_is_told_apart_from_rounding():
     assert facts_of("iso_c", vectors)["rank"] == 6
 
 
-def test_chunk_size_never_changes_a_result():
-    name, size = SHAPES["tall"]
+@pytest.mark.parametrize("shape", [(48, 80), (30, 129), (2000,)])
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_depend_neither_on_chunks_nor_on_the_order_of_tensors(method, shape):
     generator = torch.Generator().manual_seed(5)
-    base = torch.randn(size, generator=generator)
-    experts = [base + 0.1 * torch.randn(size, generator=generator) for _ in range(4)]
-    for method in METHODS:
-        updates = [
-            update_of(method, TaskVectors(base, experts, name=name, chunk=chunk))
-            for chunk in (7, 64, 960)
-        ]
-        for other in updates[1:]:
-            assert distance(updates[0], other.numpy()) < 1e-6
+    tensors = []
+    for name in ("layers.0.mlp.up_proj.weight", "layers.1.mlp.up_proj.weight"):
+        base = torch.randn(shape, generator=generator)
+        moved = [base + 0.1 * torch.randn(shape, generator=generator) for _ in range(4)]
+        tensors.append((base, moved, name))
+
+    def merged(order, chunk):
+        found = {
+            name: update_of(method, TaskVectors(base, experts, name=name, chunk=chunk))
+            for base, experts, name in order
+        }
+        return [found[name] for name in sorted(found)]
+
+    first = merged(tensors, 512)
+    for order, chunk in ((tensors, 1024), (tensors[::-1], 1 << 20)):
+        assert all(map(torch.equal, first, merged(order, chunk)))

@@ -203,6 +203,7 @@ class _Worker:
             recipe,
             out,
             folders={n: self.lock.folder(n) for n in (model.recipe.base, *model.recipe.experts)},
+            identities=self.lock.identities,
             spectra=spectra_of(model, self.lock, self.results / self.study.name),
             method_folders=self.study.method_folders,
             device=self.device,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wildmerge.planning.lock import files_of, identity_of
+from wildmerge.merging.identities import files_of, identity_of
 from wildmerge.planning.models import evaluation_id
 from wildmerge.scoring.progress import RequestsBar
 from wildmerge.scoring.result import read_result, view_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wildmerge.errors import Refusal
-from wildmerge.vectors.task_vectors import Facts, Sum, TaskVectors
+from wildmerge.vectors.task_vectors import ByRows, Facts, Sum, TaskVectors
 
 
 def split(result: Any, vectors: TaskVectors, method: str) -> tuple[Any, Facts]:
@@ -24,7 +24,9 @@ def split(result: Any, vectors: TaskVectors, method: str) -> tuple[Any, Facts]:
         Refusal: it is neither, or a tensor of another shape or dtype than the task vectors'.
     """
     update, facts = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
-    if not isinstance(facts, dict) or not (isinstance(update, Tensor | Sum) or callable(update)):
+    if not isinstance(facts, dict) or not (
+        isinstance(update, Tensor | Sum | ByRows) or callable(update)
+    ):
         raise _wrong(
             method, vectors, f"returned {_described(result)}, not a tensor, a Sum or a rule"
         )

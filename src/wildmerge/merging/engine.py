@@ -8,7 +8,7 @@ written do not depend on the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Engine:
         function: Callable[[TaskVectors], Any],
         *,
         method: str,
+        identities: Sequence[str],
         spectra: Spectra,
         dtype: torch.dtype,
         device: str,
@@ -58,6 +59,7 @@ class Engine:
         self.experts = experts
         self.function = function
         self.method = method
+        self.identities = identities
         self.spectra = spectra
         self.dtype = dtype
         self.device = device
@@ -114,6 +116,7 @@ class Engine:
             name=name,
             role=self.roles[name],
             sources=[str(c.folder) for c in (self.base, *self.experts)],
+            identities=self.identities,
             factors=self.spectra.of(name),
             device=self.device,
             chunk=self.chunk,

@@ -15,6 +15,7 @@ from wildmerge.checkpoints.compatibility import Finding, require_compatible
 from wildmerge.checkpoints.opening import open_checkpoint
 from wildmerge.checkpoints.tensors import Checkpoint
 from wildmerge.errors import Refusal
+from wildmerge.merging.identities import identity
 from wildmerge.merging.replacing import require_replaceable
 from wildmerge.methods import catalogue as methods
 from wildmerge.methods.catalogue import Method
@@ -29,6 +30,7 @@ def merge(
     out: Path,
     *,
     folders: Mapping[str, Path] | None = None,
+    identities: Mapping[str, str] | None = None,
     spectra: Mapping[str, Path] | None = None,
     device: str = "cpu",
     threads: int = 1,
@@ -44,6 +46,8 @@ def merge(
         recipe: base, at least one expert, method and hyperparameters.
         out: appears when it is complete, never before.
         folders: where each checkpoint of the recipe lies; default its name is its folder.
+        identities: content identity of each expert, by which methods with a `seed` draw; default that
+            of its files.
         spectra: file of each expert's stored spectra (see `wildmerge.merging.spectra`); used by a
             method that asks for them when all experts have one.
         device: "cpu", "cuda" or "cuda:i".
@@ -65,6 +69,8 @@ def merge(
         inputs = [checked.base.folder, *(expert.folder for expert in checked.experts.values())]
         require_replaceable(out, inputs + ([recipe_file] if recipe_file else []))
 
+    known = _identities(checked, identities or {})
+
     import torch
 
     from wildmerge.checkpoints.alignment import align, warnings_of
@@ -82,6 +88,7 @@ def merge(
             list(experts.values()),
             function_of(recipe, checked.method),
             method=checked.method.name,
+            identities=known,
             spectra=Spectra(_stored(checked, spectra or {})),
             dtype=dtype,
             device=device,
@@ -156,6 +163,22 @@ def _stored(checked: _Checked, files: Mapping[str, Path]) -> list[Path]:
         return []
     found = [files[expert] for expert in experts]
     return found if all(file.exists() for file in found) else []
+
+
+def _identities(checked: _Checked, known: Mapping[str, str]) -> list[str]:
+    """Return what the experts' random numbers depend on; nothing where no method draws any.
+
+    Raises:
+        Refusal: two experts have the same content, so that the same entries would be drawn for both.
+    """
+    if "seed" not in checked.recipe.parameters:
+        return []
+    seen: dict[str, str] = {}
+    for name, expert in checked.experts.items():
+        first = seen.setdefault(known.get(name) or identity(name, expert.folder), name)
+        if first != name:
+            raise Refusal(f"recipe: expert {name} has the same content as {first}; remove one")
+    return list(seen)
 
 
 def _require_each_once(recipe: Recipe, folders: Mapping[str, Path]) -> None:

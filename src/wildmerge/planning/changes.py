@@ -6,7 +6,8 @@ from pathlib import Path
 
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
-from wildmerge.planning.lock import Lock, checkpoints_of, files_of, identity_of, lock_tasks
+from wildmerge.merging.identities import files_of, identity_of
+from wildmerge.planning.lock import Lock, checkpoints_of, lock_tasks
 from wildmerge.study.file import Study
 from wildmerge.tasks.data import hub_key
 from wildmerge.tasks.digests import LockedTask

@@ -15,15 +15,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wildmerge.checkpoints.files import model_files
 from wildmerge.errors import Refusal
 from wildmerge.hub import references as hub
 from wildmerge.hub.resolving import resolve_all, resolve_dataset
+from wildmerge.merging.identities import files_of, identity_of
 from wildmerge.planning.lock_content import check_content
 from wildmerge.storage.digests import digest_of
 from wildmerge.storage.files import read_json, write_json
 from wildmerge.study.file import Study
-from wildmerge.study.recipe import short_hash
 from wildmerge.tasks.data import hub_key
 from wildmerge.tasks.digests import LockedTask, data_sets, lock_task
 from wildmerge.tasks.index import tasks_index
@@ -186,24 +185,6 @@ def check_unchanged(lock: Lock, name: str) -> None:
 def _lock_folder(name: str) -> Entry:
     files = files_of(name)
     return {"files": files, "identity": identity_of(files), **hub.describe(Path(name))}
-
-
-def files_of(name: str) -> dict[str, Entry]:
-    """Return size and digest of every file that is read of a folder, as they are now."""
-    folder = Path(name)
-    if not folder.is_dir():
-        raise Refusal(f"{name}: no such checkpoint folder; check the path in the study")
-    files = {str(path.relative_to(folder)): path for path in model_files(folder)}
-    return {
-        name: {"size": path.stat().st_size, "sha256": digest_of(path)}
-        for name, path in files.items()
-    }
-
-
-def identity_of(files: Mapping[str, Entry]) -> str:
-    """Return the identity of a folder's content: of all the files that are read of it."""
-    digests = {file: entry["sha256"] for file, entry in files.items()}
-    return f"sha256:{short_hash(digests)}"
 
 
 def _refuse_duplicates(

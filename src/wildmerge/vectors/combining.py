@@ -69,16 +69,19 @@ def divide_(total: Tensor, voters: Tensor, weights: list[float], divisor: Diviso
     return total
 
 
-def l1_factors(vectors: TaskVectors, keep: Callable[[Tensor, slice], Tensor]) -> Tensor:
+def l1_factors(
+    vectors: TaskVectors, keep: Callable[[Tensor, slice], Tensor], whole_rows: bool = False
+) -> Tensor:
     """Return what gives each task vector, after `keep`, the sum of magnitudes that it had, (n, 1).
 
     Args:
         vectors: the task vectors of one tensor.
         keep: zeroes entries of a chunk (n, c), in place, and returns it.
+        whole_rows: it needs whole rows of the last axis.
     """
     before = torch.zeros(2, len(vectors), dtype=torch.float64)
     after = torch.zeros_like(before)
-    for at, deltas in vectors.chunks():
+    for at, deltas in vectors.chunks(whole_rows):
         elementwise.add_moments(deltas, before)
         elementwise.add_moments(keep(deltas, at), after)
     whole, kept = before[0], after[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -39,9 +40,7 @@ class Draws:
     def words(self, at: slice, device: torch.device | str = "cpu") -> Tensor:
         """Return the words of elements `at` of the flattened tensor, (c,) int64, in [0, WORDS)."""
         first, last = at.start // 4, -(-at.stop // 4)
-        if torch.device(device).type == "cpu":
-            from wildmerge.vectors import loops
-
+        if loops := _loops(torch.device(device)):
             drawn = np.empty(4 * (last - first), np.uint32)
             loops.draw(np.array(self._key, np.uint32), first, drawn)
             found = torch.from_numpy(drawn.astype(np.int64))
@@ -52,12 +51,19 @@ class Draws:
     def keep_(self, delta: Tensor, at: slice, share: float) -> None:
         """Zero, in place, the entries of a chunk (c,) but for those that a chance of `share` keeps."""
         limit = int(share * WORDS)
-        if delta.device.type == "cpu" and at.start % 4 == 0:
-            from wildmerge.vectors import loops
-
+        if at.start % 4 == 0 and (loops := _loops(delta.device)):
             loops.keep(delta.numpy(), np.array(self._key, np.uint32), at.start // 4, limit)
         else:
             delta.masked_fill_(self.words(at, delta.device) >= limit, 0)
+
+
+def _loops(device: torch.device) -> ModuleType | None:
+    """Return the compiled loops, imported when they are first needed, for a CPU."""
+    if device.type != "cpu":
+        return None
+    from wildmerge.vectors import loops
+
+    return loops
 
 
 def _draw(key: tuple[int, ...], blocks: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """What a merge method sees: the task vectors of one tensor, read lazily from base and experts.
 
-A method gets a `TaskVectors` and returns an update to the base, in one of three forms:
+A method gets a `TaskVectors` and returns an update to the base, in one of four forms:
 
 - a float32 tensor of the tensor's shape (methods that need the whole matrix at once),
 - a `Sum`: a multiple of the sum of the task vectors, or
 - an elementwise rule: a function that maps a chunk of the task vectors, float32 of shape
   (n_experts, c), and the chunk's place in the flattened tensor to the chunk of the update, shape (c,).
   The engine applies it chunk by chunk, so that no stack of n full tensors ever exists. The chunk is
-  the rule's own: it may be overwritten.
+  the rule's own: it may be overwritten,
+- `ByRows` of such a rule, whose chunks hold whole rows of the last axis.
 
 Each may be returned alone or with a dictionary of facts for the merge report.
 """
@@ -25,6 +26,7 @@ from torch import Tensor
 from wildmerge.checkpoints.roles import Role, role_of
 from wildmerge.checkpoints.stored import StoredTensor, flat
 from wildmerge.errors import Refusal
+from wildmerge.vectors.draws import Draws
 from wildmerge.vectors.elementwise import BLOCK, subtract, subtract_and_add_up
 
 
@@ -36,7 +38,16 @@ class Sum:
 
 
 Rule = Callable[[Tensor, slice], Tensor]
-Update = Tensor | Sum | Rule
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """An update by a rule that needs whole rows of the last axis: (n, r * width) to (r * width,)."""
+
+    rule: Rule
+
+
+Update = Tensor | Sum | Rule | ByRows
 Facts = dict[str, Any]
 
 CHUNK = 15 << 17
@@ -55,6 +66,7 @@ class TaskVectors:
         name: the tensor's name in the checkpoint.
         role: what it is for; default as its name and shape say.
         sources: names of base and experts for messages; default "base", "expert 1", ...
+        identities: of the experts' content, which decide what is drawn for them; default `sources`.
         factors: stored singular triplets of each task vector (see `wildmerge.merging.spectra`), if any.
         device: where the arithmetic happens.
         chunk: elements of each task vector worked on at once, rounded up to whole blocks; a choice of
@@ -69,6 +81,7 @@ class TaskVectors:
         name: str = "weight",
         role: Role | None = None,
         sources: Sequence[str] | None = None,
+        identities: Sequence[str] | None = None,
         factors: Sequence[tuple[Tensor, Tensor, Tensor]] = (),
         device: torch.device | str = "cpu",
         chunk: int | None = None,
@@ -84,6 +97,7 @@ class TaskVectors:
         self._experts = [flat(expert) for expert in experts]
         self._latest = slice(0), torch.empty(0)
         self._sources = sources or ["base", *(f"expert {i + 1}" for i in range(len(experts)))]
+        self._identities = identities or self._sources[1:]
         default = CHUNK // (len(experts) + 3) if self.device.type == "cpu" else CHUNK_CUDA
         self._chunk = -(-(chunk or default) // BLOCK) * BLOCK
         self._finite = False
@@ -113,24 +127,36 @@ class TaskVectors:
             self._latest = at, self._base[at].to(self.device, torch.float32)
         return self._latest[1]
 
-    def places(self) -> Iterator[slice]:
-        """Yield the slices of the flattened tensor in order."""
-        for start in range(0, self.numel, self._chunk):
-            yield slice(start, min(start + self._chunk, self.numel))
+    def draws(self, seed: int) -> list[Draws]:
+        """Return the random numbers of each expert for this tensor."""
+        return [Draws(seed, identity, self.name) for identity in self._identities]
 
-    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+    def places(self, row: int = 1) -> Iterator[slice]:
+        """Yield the slices of the flattened tensor in order, of whole rows of `row` elements."""
+        unit = math.lcm(row, BLOCK)
+        step = max(self._chunk // unit, 1) * unit
+        for start in range(0, self.numel, step):
+            yield slice(start, min(start + step, self.numel))
+
+    def chunks(self, whole_rows: bool = False) -> Iterator[tuple[slice, Tensor]]:
         """Yield (place, task vectors of shape (n, c), float32) over the flattened tensor.
 
         The buffer is reused: a chunk is valid until the next one is asked for.
+
+        Args:
+            whole_rows: no row of the last axis is divided.
         """
-        yield from self._chunks(self._experts, self._sources[1:])
+        row = self.shape[-1] if whole_rows and self.shape else 1
+        yield from self._chunks(self._experts, self._sources[1:], row)
         self._finite = True
 
     def _chunks(
-        self, experts: Sequence[Tensor | StoredTensor], sources: Sequence[str]
+        self, experts: Sequence[Tensor | StoredTensor], sources: Sequence[str], row: int = 1
     ) -> Iterator[tuple[slice, Tensor]]:
-        buffer = torch.empty(len(experts) * min(self._chunk, self.numel), device=self.device)
-        for at in self.places():
+        buffer = torch.empty(0, device=self.device)
+        for at in self.places(row):
+            if not len(buffer):  # the first is the largest
+                buffer = torch.empty(len(experts) * (at.stop - at.start), device=self.device)
             deltas = buffer[: len(experts) * (at.stop - at.start)].view(len(experts), -1)
             total = subtract(experts, at, self.base_chunk(at), out=deltas)
             self._check(total, at, experts, sources)
@@ -179,7 +205,9 @@ class TaskVectors:
         elif isinstance(update, Sum):
             yield from ((at, chunk.mul_(update.factor)) for at, chunk in self.sums())
         else:
-            yield from ((at, update(deltas, at)) for at, deltas in self.chunks())
+            by_rows = isinstance(update, ByRows)
+            rule = update.rule if isinstance(update, ByRows) else update
+            yield from ((at, rule(deltas, at)) for at, deltas in self.chunks(by_rows))
 
     def materialise(self, update: Update) -> Tensor:
         """Apply an update to the whole tensor: float32 of the tensor's shape."""
