@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 import synthetic_results
-from wildmerge.reporting.figures import draw_figures
-from wildmerge.reporting.report import write_report
-from wildmerge.reporting.tables import aggregate
+from wildmerge.reporting.figures.study import draw_figures
+from wildmerge.reporting.report.study import write_report
+from wildmerge.reporting.tables.study import aggregate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 import synthetic_results
-from wildmerge.reporting import story
-from wildmerge.reporting.arrays import base_answers, choices
-from wildmerge.reporting.collect import collect
 from wildmerge.reporting.printing import MINUS, fixed
-from wildmerge.reporting.tables import aggregate, read_tables
+from wildmerge.reporting.story import study as story
+from wildmerge.reporting.tables.arrays import base_answers, choices
+from wildmerge.reporting.tables.collect import collect
+from wildmerge.reporting.tables.study import aggregate, read_tables
 from wildmerge.statistics.answers import BaseAnswers
 from wildmerge.statistics.comparisons import compare
 from wildmerge.statistics.of_models import against_each

@@ -14,8 +14,8 @@ from errorbars.io import load_csv
 import synthetic_results
 from synthetic_results import asked_of, build, change_answers, write_evaluation
 from wildmerge.cli.main import main
-from wildmerge.reporting.collect import MODEL
 from wildmerge.reporting.pairs import compare_results
+from wildmerge.reporting.tables.collect import MODEL
 from wildmerge.scoring.items import share_items
 
 

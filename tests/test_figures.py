@@ -9,13 +9,13 @@ import matplotlib as mpl
 import pytest
 
 import synthetic_results
-from wildmerge.reporting import appearance, forests
-from wildmerge.reporting.figures import draw_figures, list_figures
-from wildmerge.reporting.forests import ranking_figure
-from wildmerge.reporting.grids import find_grids
-from wildmerge.reporting.lines import accuracy_figure, grid_figure, update_norm_figure
-from wildmerge.reporting.report import HOW_TO_READ
-from wildmerge.reporting.tables import Tables, aggregate, read_tables
+from wildmerge.reporting import appearance
+from wildmerge.reporting.figures.captions import HOW_TO_READ
+from wildmerge.reporting.figures.forests import ranking_figure
+from wildmerge.reporting.figures.lines import accuracy_figure, grid_figure, update_norm_figure
+from wildmerge.reporting.figures.study import draw_figures, forests, list_figures
+from wildmerge.reporting.tables.grids import find_grids
+from wildmerge.reporting.tables.study import Tables, aggregate, read_tables
 
 COLUMN_MM = 85
 DENSITIES = {f"ties density={value}": {"density": value} for value in (0.1, 0.2, 0.4)}

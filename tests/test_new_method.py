@@ -17,8 +17,8 @@ from wildmerge.merging.merge import merge
 from wildmerge.methods import catalogue as methods
 from wildmerge.planning.lock import make_lock
 from wildmerge.planning.models import list_models
-from wildmerge.reporting.lines import accuracy_figure
-from wildmerge.reporting.tables import aggregate, read_tables
+from wildmerge.reporting.figures.lines import accuracy_figure
+from wildmerge.reporting.tables.study import aggregate, read_tables
 from wildmerge.study.file import load_study
 from wildmerge.study.recipe import Recipe
 

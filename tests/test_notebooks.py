@@ -10,11 +10,12 @@ import nbformat
 import pytest
 
 import synthetic_results
-from wildmerge.reporting import showing, story
-from wildmerge.reporting.figures import list_figures
+from wildmerge.reporting import showing
+from wildmerge.reporting.figures.study import list_figures
 from wildmerge.reporting.notebook import PARAMETERS, execute_notebook
 from wildmerge.reporting.printing import in_markdown
-from wildmerge.reporting.tables import aggregate, read_tables
+from wildmerge.reporting.story import study as story
+from wildmerge.reporting.tables.study import aggregate, read_tables
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))

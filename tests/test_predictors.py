@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from wildmerge.reporting.prediction import arrays_of, predictor_table, predictors_of
-from wildmerge.reporting.prediction_story import prediction_sentences
+from wildmerge.reporting.story.prediction import prediction_sentences
+from wildmerge.reporting.tables.prediction import arrays_of, predictor_table, predictors_of
 from wildmerge.statistics import predictors
 from wildmerge.statistics.predictors import NOT_SHOWN, PREDICTS, Merges, judge, judge_one, unseen_r2
 

@@ -7,10 +7,13 @@ import pytest
 
 import synthetic_results
 from wildmerge.errors import Refusal
-from wildmerge.reporting.figures import accuracy_figure, grid_figure, list_figures, published_figure
-from wildmerge.reporting.published import check_averages, read_published
-from wildmerge.reporting.report import write_report
-from wildmerge.reporting.tables import aggregate, read_tables
+from wildmerge.reporting.figures.lines import accuracy_figure, grid_figure
+from wildmerge.reporting.figures.scatters import published_figure
+from wildmerge.reporting.figures.study import list_figures
+from wildmerge.reporting.report.study import write_report
+from wildmerge.reporting.tables.grids import find_grids
+from wildmerge.reporting.tables.published import check_averages, read_published
+from wildmerge.reporting.tables.study import aggregate, read_tables
 
 PUBLISHED = Path(__file__).parent.parent / "results/published/published_tables.csv"
 BASES = (
@@ -111,9 +114,8 @@ def test_printed_averages_that_are_not_the_mean_of_their_rows_are_marked():
 def test_marks_reach_the_printed_table_and_the_report(four, tmp_path):
     text = (four / "tables/published_comparison.md").read_text()
     assert "-1.22† (-1.26) / " in text
-    names = ("accuracy", "update-norm", "experts", "cosines", "published")
-    for name in (*names, *(f"benchmarks-{base}" for base in BASES)):
-        (tmp_path / f"{name}.svg").write_text("<svg/>")
+    for each in list_figures(read_tables(four / "tables")):
+        (tmp_path / f"{each.name}.svg").write_text("<svg/>")
     page = write_report(four / "tables", tmp_path, tmp_path / "report.html", "demo").read_text()
     assert "Beside the published numbers" in page
     assert "\u22121.22 † (\u22121.26)" in page
@@ -170,7 +172,7 @@ def test_an_ablation_at_one_size_is_read_in_its_grid_alone(tmp_path):
     assert set(tables.table1["variant"]) == {"task_arithmetic"}
     labels = {line.get_label() for line in accuracy_figure(tables).axes[0].get_lines()}
     assert {label for label in labels if "Arithmetic" in label} == {"Task Arithmetic"}
-    (line, *_) = grid_figure(tables, "task_arithmetic", "lambda").axes[0].get_lines()
+    (line, *_) = grid_figure(tables, find_grids(tables.models)[0]).axes[0].get_lines()
     assert line.get_label() == "n = 6"
     assert list(line.get_xdata()) == [0.1, 0.5, 1.0, 1.9]
 

@@ -16,12 +16,12 @@ from scipy.stats import t
 import synthetic_results
 from synthetic_results import change_answers
 from wildmerge.errors import Refusal
-from wildmerge.reporting import story
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.figures import draw_figures, list_figures
+from wildmerge.reporting.figures.study import draw_figures, list_figures
 from wildmerge.reporting.printing import fixed, signed
-from wildmerge.reporting.report import write_report
-from wildmerge.reporting.tables import aggregate, read_tables
+from wildmerge.reporting.report.study import write_report
+from wildmerge.reporting.story import study as story
+from wildmerge.reporting.tables.study import aggregate, read_tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -325,7 +325,8 @@ def test_a_template_cannot_ask_for_what_is_not_there(small):
 
 
 def shown_kinds() -> list[type]:
-    from wildmerge.reporting import general, layouts, page, pictures, remarks
+    from wildmerge.reporting.report import general, page, pictures, remarks
+    from wildmerge.reporting.tables import layouts
 
     modules = (general, layouts, page, pictures, remarks)
     found = [v for module in modules for v in vars(module).values()]

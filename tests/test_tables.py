@@ -16,10 +16,10 @@ import pytest
 
 import synthetic_results
 from wildmerge.errors import Refusal
-from wildmerge.reporting.collect import collect
-from wildmerge.reporting.frames import DELTA, UNBIASED
-from wildmerge.reporting.layouts import to_latex
-from wildmerge.reporting.tables import Tables, aggregate, compute_tables, read_tables
+from wildmerge.reporting.tables.collect import collect
+from wildmerge.reporting.tables.frames import DELTA, UNBIASED
+from wildmerge.reporting.tables.layouts import to_latex
+from wildmerge.reporting.tables.study import Tables, aggregate, compute_tables, read_tables
 from wildmerge.scoring.items import share_items
 
 

@@ -159,7 +159,7 @@ def aggregate(
     ] = None,
 ) -> None:
     """Make the tables of a study from its results."""
-    from wildmerge.reporting.tables import aggregate
+    from wildmerge.reporting.tables.study import aggregate
 
     print(f"tables: {aggregate(results, study, published, strict=strict, out=out)}")
 
@@ -167,7 +167,7 @@ def aggregate(
 @commands.command(rich_help_panel=PANEL)
 def figures(tables: Tables, out: Annotated[Path, typer.Option(help="Folder.")]) -> None:
     """Draw the figures of a study from its tables."""
-    from wildmerge.reporting.figures import draw_figures
+    from wildmerge.reporting.figures.study import draw_figures
 
     print(f"figures: {len(draw_figures(tables, out))} files in {out}")
 
@@ -193,7 +193,7 @@ def report(
     title: Annotated[str | None, typer.Option(help="Headline; default a general one.")] = None,
 ) -> None:
     """Write the self-contained HTML report of a study."""
-    from wildmerge.reporting.report import write_report
+    from wildmerge.reporting.report.study import write_report
 
     write_report(tables, figures, out, study, title)
     print(f"report: {out}")

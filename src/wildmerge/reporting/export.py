@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wildmerge.errors import Refusal
-from wildmerge.reporting.answers import Answers
-from wildmerge.reporting.collect import MODEL, Results, collect, evaluation_of, model_name
+from wildmerge.reporting.tables.answers import Answers
+from wildmerge.reporting.tables.collect import MODEL, Results, collect, evaluation_of, model_name
 from wildmerge.scoring.conditions import Conditions, as_lm_eval, of_result
 from wildmerge.scoring.items import AGAIN, LIKELIHOODS, Items, read_items, read_likelihoods
 from wildmerge.storage.files import read_json, write_json

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.printing import fixed, signed
-from wildmerge.reporting.sentences import beyond
+from wildmerge.reporting.story.sentences import beyond
 from wildmerge.scoring.answered import Answered
 from wildmerge.scoring.conditions import ASKED, again, not_said, unlike
 from wildmerge.scoring.reading import Key, read_model

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from IPython.display import display
 
-from wildmerge.reporting.figures import list_figures
+from wildmerge.reporting.figures.captions import HOW_TO_READ
+from wildmerge.reporting.figures.study import list_figures
 from wildmerge.reporting.printing import fixed, in_markdown
-from wildmerge.reporting.report import HOW_TO_READ
-from wildmerge.reporting.story import chapters
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.story.study import chapters
+from wildmerge.reporting.tables.study import Tables
 
 LACKS = {  # kind of figure -> what a study without it lacks
     "cosines": "No cosines: this study's task vectors were not measured (`wildmerge geometry`).",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.study import Tables
 
 POINT = ["base", "kind", "method", "variant", "n"]
 NAMED = 3  # models that are named in a line; more are counted

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from wildmerge.errors import Refusal
-from wildmerge.reporting.drawing import KEY
+from wildmerge.reporting.figures.drawing import KEY
 
 CSS_PIXELS_A_POINT = 1.35 * 96 / 72
 """Larger than in print, so that small letters are read on a screen; two figures fit side by side."""

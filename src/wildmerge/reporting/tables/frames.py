@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from wildmerge.errors import Refusal
-from wildmerge.reporting.collect import MODEL, Results
+from wildmerge.reporting.tables.collect import MODEL, Results
 from wildmerge.statistics.estimates import sample_deviation
 from wildmerge.statistics.of_models import MODEL as SINGLE
 from wildmerge.statistics.of_sizes import HALVES, SIZE

@@ -7,7 +7,7 @@ Source: the idea is sacreBLEU's; M. Post, "A Call for Clarity in Reporting BLEU 
 
 import pandas as pd
 
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.study import Tables
 
 SHOWN = ("backend", "dtype", "chat_template", "lm_eval", "transformers", "torch", "wildmerge")
 MANY = 4

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wildmerge.reporting.appearance import BASE_COLOUR, look, method_order, variant_label
-from wildmerge.reporting.drawing import (
+from wildmerge.reporting.figures.drawing import (
     add_legend,
     draw_on_log,
     is_wide,
@@ -17,8 +17,8 @@ from wildmerge.reporting.drawing import (
     shortened,
     styled,
 )
-from wildmerge.reporting.grids import SMALLEST
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.grids import SMALLEST
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.rows import GAIN, LOSS
 
 

@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from wildmerge.reporting.appearance import look
-from wildmerge.reporting.drawing import (
+from wildmerge.reporting.figures.drawing import (
     NUMBER,
     PER_CENT,
     add_legend,
@@ -27,8 +27,8 @@ from wildmerge.reporting.drawing import (
     styled,
     variant_curves,
 )
-from wildmerge.reporting.grids import SMALLEST, Grid
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.grids import SMALLEST, Grid
+from wildmerge.reporting.tables.study import Tables
 
 EXPERTS = "experts merged (n)"
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.paper_tables import sizes
 from wildmerge.reporting.printing import UNKNOWN, fixed, markdown
+from wildmerge.reporting.tables.paper_tables import sizes
 from wildmerge.statistics.rows import GAIN, LOSS, UNDECIDED
 
 REFERENCES = {"base": "the base", "best_expert": "the best single expert"}

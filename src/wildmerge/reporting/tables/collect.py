@@ -18,8 +18,8 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.jobs.record import read_record
-from wildmerge.reporting.answers import Answers, read_answers
 from wildmerge.reporting.appearance import method_order
+from wildmerge.reporting.tables.answers import Answers, read_answers
 from wildmerge.scoring.items import AGAIN, read_items
 from wildmerge.scoring.result import check_result
 from wildmerge.statistics.estimates import stderr_of_mean

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from wildmerge.reporting.prediction_story import prediction_sentences
 from wildmerge.reporting.printing import fixed, signed
-from wildmerge.reporting.sentences import (
+from wildmerge.reporting.story.methods import hyperparameters, leaders, methods, steps
+from wildmerge.reporting.story.models import bases, experts
+from wildmerge.reporting.story.prediction import prediction_sentences
+from wildmerge.reporting.story.sentences import (
     cells,
     corrected,
     count,
@@ -21,9 +23,7 @@ from wildmerge.reporting.sentences import (
     series,
     share,
 )
-from wildmerge.reporting.story_of_methods import hyperparameters, leaders, methods, steps
-from wildmerge.reporting.story_of_models import bases, experts
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.estimates import above
 from wildmerge.statistics.of_methods import CHOICE
 from wildmerge.statistics.rows import EQUAL, GAIN, LOSS, UNDECIDED

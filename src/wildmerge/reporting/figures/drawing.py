@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from wildmerge.reporting.appearance import BASE_COLOUR, FAMILIES, LINE_STYLES, look, variant_label
-from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.tables.grids import whole_curves
 
 DPI = 300
 STYLE = {

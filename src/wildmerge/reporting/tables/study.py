@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from wildmerge.errors import Refusal
-from wildmerge.reporting import published as published_numbers
 from wildmerge.reporting.appearance import use
-from wildmerge.reporting.arrays import base_answers, choices
-from wildmerge.reporting.collect import collect
-from wildmerge.reporting.frames import (
+from wildmerge.reporting.tables import published as published_numbers
+from wildmerge.reporting.tables.arrays import base_answers, choices
+from wildmerge.reporting.tables.collect import collect
+from wildmerge.reporting.tables.frames import (
     DELTA,
     UNBIASED,
     benchmark_table,
@@ -23,10 +23,10 @@ from wildmerge.reporting.frames import (
     model_table,
     score_table,
 )
-from wildmerge.reporting.inspection import cosine_table, geometry_table, inspection_table
-from wildmerge.reporting.layouts import to_latex, to_markdown
-from wildmerge.reporting.paper_tables import paper_table
-from wildmerge.reporting.prediction import predictor_table
+from wildmerge.reporting.tables.inspection import cosine_table, geometry_table, inspection_table
+from wildmerge.reporting.tables.layouts import to_latex, to_markdown
+from wildmerge.reporting.tables.paper_tables import paper_table
+from wildmerge.reporting.tables.prediction import predictor_table
 from wildmerge.statistics.comparisons import compare
 from wildmerge.statistics.rows import TEXT as COMPARISON_TEXT
 from wildmerge.storage.files import write_atomically

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from wildmerge.reporting.appearance import SUBSPACE, WEIGHT_SPACE, look
-from wildmerge.reporting.frames import BASE, BEST_EXPERT, DELTA, UNBIASED
-from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.tables.frames import BASE, BEST_EXPERT, DELTA, UNBIASED
+from wildmerge.reporting.tables.grids import whole_curves
 
 AVERAGE = "average"
 """What the rows of means over bases are called. A base may be called so, too: `is_average` decides."""

@@ -5,8 +5,8 @@ from statistics import fmean
 import pandas as pd
 
 from wildmerge.reporting.printing import per_cent
-from wildmerge.reporting.sentences import count, difference, select
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.story.sentences import count, difference, select
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.estimates import above
 from wildmerge.statistics.of_models import MODEL
 from wildmerge.statistics.rows import GAIN, LOSS

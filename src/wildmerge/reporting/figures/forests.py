@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wildmerge.reporting.appearance import BASE_COLOUR, look, variant_label
-from wildmerge.reporting.drawing import COLUMN, key_of, shortened, styled
-from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.figures.drawing import COLUMN, key_of, shortened, styled
 from wildmerge.reporting.printing import signed
-from wildmerge.reporting.sentences import cells, select
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.story.sentences import cells, select
+from wildmerge.reporting.tables.grids import whole_curves
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.of_methods import PAIR, STEP
 from wildmerge.statistics.rows import GAIN, LOSS
 

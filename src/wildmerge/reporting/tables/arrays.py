@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wildmerge.reporting.answers import Answers
-from wildmerge.reporting.collect import MODEL, Results
-from wildmerge.reporting.grids import find_grids
+from wildmerge.reporting.tables.answers import Answers
+from wildmerge.reporting.tables.collect import MODEL, Results
+from wildmerge.reporting.tables.grids import find_grids
 from wildmerge.statistics.answers import BaseAnswers
 
 

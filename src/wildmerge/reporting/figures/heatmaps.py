@@ -5,10 +5,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from wildmerge.reporting.appearance import method_order, variant_label
-from wildmerge.reporting.drawing import COLUMN, shortened, styled
-from wildmerge.reporting.grids import whole_curves
+from wildmerge.reporting.figures.drawing import COLUMN, shortened, styled
 from wildmerge.reporting.printing import MINUS, fixed
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.grids import whole_curves
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.rows import GAIN, LOSS
 
 SOFT = "#555555"  # numbers within noise

@@ -12,8 +12,8 @@ import pandas as pd
 
 from wildmerge.errors import Refusal
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.paper_tables import AVERAGE
 from wildmerge.reporting.printing import UNKNOWN, fixed, markdown
+from wildmerge.reporting.tables.paper_tables import AVERAGE
 
 CELL = ["table", "reference", "base", "is_average", "method", "n"]
 OUR_NAMES = {  # column of a published CSV -> the name of that column in all tables of a study

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from wildmerge.reporting import forests, heatmaps, lines, scatters
 from wildmerge.reporting.appearance import slug
-from wildmerge.reporting.drawing import DPI, STYLE
-from wildmerge.reporting.grids import find_grids
-from wildmerge.reporting.tables import Tables, read_tables
+from wildmerge.reporting.figures import forests, heatmaps, lines, scatters
+from wildmerge.reporting.figures.drawing import DPI, STYLE
+from wildmerge.reporting.tables.grids import find_grids
+from wildmerge.reporting.tables.study import Tables, read_tables
 from wildmerge.storage.files import write_atomically
 
 MARGIN = 0.04  # inches

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.layouts import CAPTIONS, Block, blocks, reference_of
-from wildmerge.reporting.paper_tables import sizes
 from wildmerge.reporting.printing import UNKNOWN, fixed, per_cent, signed, significant
-from wildmerge.reporting.published import DIFFERENCE
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.layouts import CAPTIONS, Block, blocks, reference_of
+from wildmerge.reporting.tables.paper_tables import sizes
+from wildmerge.reporting.tables.published import DIFFERENCE
+from wildmerge.reporting.tables.study import Tables
 
 
 class Question(NamedTuple):

@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 
 from wildmerge.reporting.appearance import look, variant_label
-from wildmerge.reporting.grids import SMALLEST, Grid, find_grids, whole_curves
 from wildmerge.reporting.printing import fixed, signed
-from wildmerge.reporting.sentences import (
+from wildmerge.reporting.story.sentences import (
     cells,
     corrected,
     count,
@@ -19,7 +18,8 @@ from wildmerge.reporting.sentences import (
     series,
     share,
 )
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.tables.grids import SMALLEST, Grid, find_grids, whole_curves
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.estimates import above
 from wildmerge.statistics.of_methods import CHOICE, PAIR, STEP
 from wildmerge.statistics.of_sizes import SIZE

@@ -4,10 +4,10 @@ from typing import Any
 
 import pandas as pd
 
-from wildmerge.reporting.prediction import PREDICTORS
 from wildmerge.reporting.printing import fixed, signed
-from wildmerge.reporting.sentences import series
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.story.sentences import series
+from wildmerge.reporting.tables.prediction import PREDICTORS
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.predictors import PREDICTS
 
 

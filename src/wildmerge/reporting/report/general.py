@@ -5,9 +5,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from wildmerge.reporting.appearance import variant_label
-from wildmerge.reporting.page import Value
 from wildmerge.reporting.printing import UNKNOWN, signed
-from wildmerge.reporting.tables import Tables
+from wildmerge.reporting.report.page import Value
+from wildmerge.reporting.tables.study import Tables
 from wildmerge.statistics.estimates import above
 from wildmerge.statistics.of_sizes import SIZE
 from wildmerge.statistics.rows import GAIN, LOSS, UNDECIDED

@@ -1,0 +1,1 @@
+"""From a study's results to its tables."""
