@@ -9,7 +9,9 @@ import matplotlib as mpl
 import pytest
 
 import synthetic_results
+from wildmerge.methods.catalogue import discover
 from wildmerge.reporting import appearance
+from wildmerge.reporting.appearance import look
 from wildmerge.reporting.figures.captions import HOW_TO_READ
 from wildmerge.reporting.figures.forests import ranking_figure
 from wildmerge.reporting.figures.lines import accuracy_figure, grid_figure, update_norm_figure
@@ -177,3 +179,8 @@ def test_a_study_that_shows_next_to_nothing_has_no_empty_figure_and_no_warning(p
 @pytest.fixture
 def poor(tmp_path) -> Path:
     return aggregate(synthetic_results.build_poor(tmp_path / "results"), "demo")
+
+
+def test_no_two_methods_look_the_same():
+    looks = [look(name)[2:] for name in discover()]
+    assert len(looks) > 12 and len(set(looks)) == len(looks)

@@ -1,9 +1,9 @@
 """How methods are named, ordered and drawn, the same in every table, figure and page.
 
 Colours are Okabe and Ito's (plus Tol's wine), which differ for readers with any common colour
-blindness; every method also has its own marker, so that prints in grey stay readable. A method
-that has no colour here, such as a user's own, gets one that depends on its name alone. What methods
-are called and which family they belong to, they declare themselves (see `methods.declaration`).
+blindness; the paper's methods also have a marker each, so that prints in grey stay readable. Of our
+other methods no two share colour and marker; a user's own gets both by its name alone. What methods are
+called and which family they belong to, they declare themselves (see `methods.declaration`).
 """
 
 import hashlib
@@ -58,11 +58,18 @@ def use(methods: pd.DataFrame) -> None:
 
 def look(method: str) -> Look:
     """Return how a method is named and drawn; a method that nobody declared goes by its name."""
-    digest = hashlib.sha256(method.encode()).digest()
-    colour = OTHER_COLOURS[digest[0] % len(OTHER_COLOURS)]
-    marker = OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
     names = _of_study.get(method) or _of_wildmerge().get(method) or (method, WEIGHT_SPACE)
-    return Look(*names, *DRAWN.get(method, (colour, marker)))
+    return Look(*names, *(DRAWN.get(method) or _drawn(method)))
+
+
+@cache
+def _drawn(method: str) -> tuple[str, str]:
+    """Return colour and marker of a method that has none: two of ours never share both."""
+    ours = sorted(_of_wildmerge().keys() - DRAWN.keys())
+    digest = int(hashlib.sha256(method.encode()).hexdigest(), 16)
+    place = ours.index(method) if method in ours else digest
+    colours, markers = len(OTHER_COLOURS), len(OTHER_MARKERS)
+    return OTHER_COLOURS[place % colours], OTHER_MARKERS[(place + place // colours) % markers]
 
 
 @cache
