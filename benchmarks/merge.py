@@ -29,9 +29,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from synthetic import EMBEDDING, make_models, shapes
 
 ELEMENTWISE = ("task_arithmetic", "model_stock", "ties")
+PARAMETERS: dict[str, dict[str, Any]] = {"sce": {"weight_floor": 1e-6}}
+"""Hyperparameters other than the defaults, where mergekit has no others."""
 MATRIX = ("iso_c", "task_arithmetic_sb", "ties_sb", "tsv_m")
 
 
@@ -92,7 +95,8 @@ def contenders(
     """Return name -> command line of everything that is compared for one method and number."""
     experts = [str(models / f"expert{i}") for i in range(n)]
     recipe = models / f"{method}-{n}.json"
-    content = {"base": str(models / "base"), "experts": experts, "method": method}
+    content: dict[str, Any] = {"base": str(models / "base"), "experts": experts, "method": method}
+    content["parameters"] = PARAMETERS.get(method, {})
     recipe.write_text(json.dumps(content))
     out = str(models / "out")
     itself = [sys.executable, str(Path(__file__))]
@@ -104,23 +108,24 @@ def contenders(
     command = [sys.executable, "-m", "wildmerge.cli", "merge", str(recipe), "--out", out]
     runs["ours"] = [*command, "--threads", str(options.threads)]
     runs["ours"] += ["--device", "cuda" if options.gpu else "cpu"]
-    if mergekit and method not in MATRIX:
+    if mergekit and (said := mergekit_config(content)):
         theirs = models / f"mergekit-{method}-{n}.yaml"
-        theirs.write_text(mergekit_config(method, str(models / "base"), experts))
+        theirs.write_text(said)
         runs["mergekit"] = [str(mergekit / "bin/mergekit-yaml"), str(theirs), out]
         runs["mergekit"] += ["--no-copy-tokenizer", "--lazy-unpickle"]
         runs["mergekit"] += ["--cuda"] if options.gpu else []
     return runs
 
 
-def mergekit_config(method: str, base: str, experts: list[str]) -> str:
-    """Return the same merge in mergekit's words."""
-    parameters = {"ties": {"weight": 1.0, "density": 0.1}, "task_arithmetic": {"weight": 1.0}}
-    models = [{"model": e, "parameters": parameters.get(method, {})} for e in experts]
-    config: dict[str, Any] = {"merge_method": method, "base_model": base, "models": models}
-    if method != "model_stock":
-        config["parameters"] = {"normalize": True}
-    return json.dumps(config | {"dtype": "bfloat16"})
+def mergekit_config(content: dict[str, Any]) -> str | None:
+    """Return the same merge in mergekit's words, in the arithmetic of its users; None: it has none."""
+    from wildmerge.merging.mergekit_config import from_recipe
+    from wildmerge.methods import catalogue
+    from wildmerge.study.recipe import Recipe
+
+    complete = catalogue.get(content["method"]).complete(content["parameters"])
+    said = from_recipe(Recipe(**content | {"parameters": complete}), "bfloat16")
+    return json.dumps(yaml.safe_load(said) | {"dtype": "bfloat16"}) if said else None
 
 
 def child(options: argparse.Namespace) -> None:
@@ -131,9 +136,10 @@ def child(options: argparse.Namespace) -> None:
         return read_and_write([content["base"], *content["experts"]], Path(out))
     import torch
 
+    from wildmerge.merging import engine, spectra
     from wildmerge.merging.merge import merge
     from wildmerge.study.recipe import Recipe
-    from wildmerge.vectors import elementwise, engine, linalg, spectra  # importing is not timed
+    from wildmerge.vectors import elementwise, linalg  # importing is not timed
 
     if what.startswith("plain"):
         linalg.spectrum = lambda matrix: PlainSpectrum(matrix, what == "plain64")  # type: ignore[assignment]

@@ -67,8 +67,21 @@ def test_the_same_bytes_with_one_and_two_threads_and_any_chunk(method, tiny, tmp
     assert digests[0] == digests[1] == digests[2] == digests[3]
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "model_stock", "ties"])
-def test_the_same_bytes_of_tensors_of_many_chunks(method, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("task_arithmetic", {}),
+        ("model_stock", {}),
+        ("ties", {}),
+        ("breadcrumbs", {"rescale": "l1"}),
+        ("breadcrumbs_ties", {}),
+        ("sce", {}),
+        ("slerp", {"space": "task_vectors"}),
+        ("multislerp", {}),
+        ("karcher", {}),
+    ],
+)
+def test_the_same_bytes_of_tensors_of_many_chunks(method, parameters, tmp_path):
     """Large enough for inner products in blocks and pieces of a file; its last chunk is a short one."""
     generator = torch.Generator().manual_seed(0)
     folders = [tmp_path / name for name in ("base", "one", "two", "three")]
@@ -81,7 +94,8 @@ def test_the_same_bytes_of_tensors_of_many_chunks(method, tmp_path):
         )
         (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     names = list(map(str, folders))
-    made = Recipe(base=names[0], experts=tuple(names[1:]), method=method)
+    experts = tuple(names[1:3] if method == "slerp" else names[1:])
+    made = Recipe(base=names[0], experts=experts, method=method, parameters=parameters)
     digests = []
     for name, (threads, chunk) in {"a": (1, None), "b": (2, 512), "c": (2, 100_000)}.items():
         merge(made, tmp_path / name, threads=threads, chunk=chunk, progress=False)

@@ -35,6 +35,10 @@ CASES = {
     "breadcrumbs mean": {"density": 0.3, "normalize": True, "rescale": True},
     "breadcrumbs_ties": {"density": 0.3, "gamma": 0.05, "normalize": True},
     "breadcrumbs_ties sum": {"density": 0.3, "rescale": True},
+    "dare_linear": {"normalize": True},
+    "dare_ties": {"rescale": False},
+    "della_linear": {"lambda": 0.7},
+    "della": {},
     "sce": {"select_topk": 0.3},
     "sce default": {},
     "linear": {},
@@ -49,7 +53,7 @@ CASES = {
     "karcher": {},
     "karcher alone": {"max_iter": 5, "tol": 1e-6},
 }
-"""`alone`: without a base_model, so that the first model is the base."""
+"""Those that draw at random keep all here. `alone`: without a base_model; the first model is the base."""
 UNWEIGHTED = {"model_stock", "sce", "slerp", "karcher"}
 MODELS = {"slerp": 1, "nuslerp": 2}
 """Models beside the base, where not all."""
@@ -213,6 +217,20 @@ def test_what_mergekit_can_say_is_said_in_its_words(method, parameters, words):
     recipe = Recipe(base="b", experts=("x", "y"), method=method, parameters=complete)
     said = from_recipe(recipe, "bfloat16")
     assert (yaml.safe_load(said)["parameters"] if said else None) == words
+
+
+def test_what_is_drawn_is_kept_as_often_but_not_the_same(tiny_qwen3):
+    content = config(tiny_qwen3, "della", {"density": 0.4, "epsilon": 0.1})
+    recipe = to_recipe(content, "c.yml")
+    complete = methods.get("della").complete(recipe.parameters)
+    assert {k: complete[k] for k in ("density", "epsilon", "rescale", "divisor", "seed")} == {
+        "density": 0.4, "epsilon": 0.1, "rescale": "l1", "divisor": "agreeing", "seed": 0
+    }  # fmt: skip
+    said = from_recipe(recipe.model_copy(update={"parameters": complete}), "float32")
+    assert said.startswith("# the same merge for mergekit 0.1.5, but for what it keeps at random\n")
+    assert yaml.safe_load(said)["parameters"] == {
+        "normalize": True, "lambda": 1.0, "density": 0.4, "epsilon": 0.1, "rescale": True
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)

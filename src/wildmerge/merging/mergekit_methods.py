@@ -135,10 +135,16 @@ class Pattern:
         return Words(_pattern, {"normalize", "lambda", "int8_mask", *own, *rescale}, own)
 
 
+_DARE = {"density": 1.0}
+_DELLA = {"density": 1.0, "epsilon": 0.15}
 _CRUMBS = {"density": 1.0, "gamma": 0.01}
 PATTERNS = {
     "task_arithmetic": Pattern(normalize=False, elects=False),
     "ties": Pattern(normalize=True, elects=True, of_model={"density": 1.0}),
+    "dare_linear": Pattern(normalize=False, elects=False, of_model=_DARE, rescale=True),
+    "dare_ties": Pattern(normalize=False, elects=True, of_model=_DARE, rescale=True),
+    "della_linear": Pattern(normalize=False, elects=False, of_model=_DELLA, rescale=True),
+    "della": Pattern(normalize=True, elects=True, of_model=_DELLA, rescale=True),
     "breadcrumbs": Pattern(normalize=False, elects=False, of_model=_CRUMBS, rescale=False),
     "breadcrumbs_ties": Pattern(normalize=False, elects=True, of_model=_CRUMBS, rescale=False),
 }

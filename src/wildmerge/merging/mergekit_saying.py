@@ -57,7 +57,9 @@ def _pattern(recipe: Recipe) -> Said | None:
         if given["rescale"] not in {"l1", "none"}:
             return None
         shared["rescale"] = given["rescale"] == "l1"
-    return Said(str(recipe.method), recipe.base, recipe.experts, _own(weights), shared)
+    drawn = "seed" in given and given["density"] < 1
+    remark = ", but for what it keeps at random" if drawn else ""
+    return Said(str(recipe.method), recipe.base, recipe.experts, _own(weights), shared, remark)
 
 
 def _linear(recipe: Recipe) -> Said | None:
