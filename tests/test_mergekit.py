@@ -53,7 +53,7 @@ CASES = {
     "karcher": {},
     "karcher alone": {"max_iter": 5, "tol": 1e-6},
 }
-"""Those that draw at random keep all here. `alone`: without a base_model; the first model is the base."""
+"""Those that draw keep all here. `alone`: without a base_model, so that the first model is the base."""
 UNWEIGHTED = {"model_stock", "sce", "slerp", "karcher"}
 MODELS = {"slerp": 1, "nuslerp": 2}
 """Models beside the base, where not all."""

@@ -70,6 +70,16 @@ def test_variance_is_numpys_in_float64(way, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["loops", "torch"])
+def test_what_opposes_the_plain_sum_is_erased(way, monkeypatch):
+    if way == "torch":
+        monkeypatch.setattr(elementwise, "_loops", lambda tensor: None)
+    entries = torch.tensor([[1.0, -1.0, 2.0, 0.0], [3.0, 2.0, -2.0, 0.0], [-1.0, -2.0, 0.0, 0.0]])
+    total, voters = elementwise.erase(entries, torch.tensor([0.5, 0.25, 0.25]))
+    assert total.tolist() == [1.25, -1.0, 1.0, 0.0]
+    assert voters.tolist() == [0.75, 0.75, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("way", ["loops", "torch"])
 def test_moments_are_numpys_in_float64_and_add_up(way, monkeypatch):
     if way == "torch":
         monkeypatch.setattr(elementwise, "_loops", lambda tensor: None)

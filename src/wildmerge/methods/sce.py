@@ -14,7 +14,6 @@ from torch import Tensor
 
 from wildmerge.methods.declaration import Share, about
 from wildmerge.vectors import elementwise, selection
-from wildmerge.vectors.elementwise import add_up
 from wildmerge.vectors.task_vectors import Facts, Rule, TaskVectors
 
 
@@ -46,14 +45,14 @@ def sce(
     energy = moments[1] / vectors.numel
     equal = float(energy.sum()) < weight_floor or not energy.any()
     weights = torch.full_like(energy, 1 / len(vectors)) if equal else energy / energy.sum()
-    rows = weights[:, None].to(vectors.device, torch.float32)
+    rows = weights.to(vectors.device, torch.float32)
     smallest = float(rows[rows > 0].min())
 
     def rule(deltas: Tensor, at: slice) -> Tensor:
         used = keep(deltas, at) if select == "update" else deltas
-        agree = torch.where(add_up(used) >= 0, used > 0, used < 0)
-        voters = add_up(agree * rows).clamp_(min=smallest)  # nothing agrees: 0, not 0 / 0
-        return add_up(used.mul_(agree).mul_(rows)).div_(voters).mul_(lambda_)
+        total, voters = elementwise.erase(used, rows)
+        voters.clamp_(min=smallest)  # nothing agrees: 0, not 0 / 0
+        return total.div_(voters).mul_(lambda_)
 
     return rule, {"weights": weights.tolist()}
 
@@ -71,6 +70,6 @@ def _selecting(vectors: TaskVectors, share: float) -> Callable[[Tensor, slice], 
     def keep(deltas: Tensor, at: slice) -> Tensor:
         selected = elementwise.variance(deltas)
         cut.trim_(selected, at)
-        return deltas.mul_(selected != 0)
+        return deltas.mul_(selected.sign_())
 
     return keep

@@ -169,6 +169,24 @@ def count_wanted(deltas: Tensor, total: Tensor, factor: float) -> Tensor:
     return (deltas.abs() > (total - deltas).abs() * float(np.float32(factor))).sum(0).float()
 
 
+def erase(deltas: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the weighted entries whose sign is that of the plain sum, + for zero.
+
+    Args:
+        deltas: the entries, (n, c).
+        weights: of the rows, (n,) float32, none negative.
+
+    Returns:
+        The weighted sum of the entries that agree, and the sum of their weights, both (c,) float32.
+    """
+    if loops := _loops(deltas):
+        found = torch.empty(2, deltas.shape[1])
+        loops.erase(deltas.numpy(), weights.numpy(), *found.numpy())
+        return found[0], found[1]
+    agree = torch.where(deltas.sum(0) >= 0, deltas > 0, deltas < 0) * weights[:, None]
+    return (agree * deltas).sum(0), agree.sum(0)
+
+
 def _loops(tensor: Tensor) -> ModuleType | None:
     """Return the compiled loops, imported when they are first needed, for a tensor on a CPU."""
     if tensor.device.type != "cpu":

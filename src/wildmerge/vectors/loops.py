@@ -244,6 +244,29 @@ def keep(row: Floats, key: NDArray[np.uint32], first: int, limit: int) -> None:
             part[j] = part[j] if words[j] < limit else _ZERO
 
 
+@_compiled()
+def erase(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> None:
+    """See `elementwise.erase`; fills `total` and `voters` (c,) from `deltas` (n, c)."""
+    plus, minus = np.empty((2, _TILE), np.float32), np.empty((2, _TILE), np.float32)
+    for start in range(0, len(total), _TILE):
+        summed, chosen = total[start : start + _TILE], voters[start : start + _TILE]
+        width = len(summed)
+        for j in range(width):
+            summed[j] = plus[0, j] = plus[1, j] = minus[0, j] = minus[1, j] = _ZERO
+        for i in range(len(deltas)):
+            row, weight = deltas[i, start : start + _TILE], weights[i]
+            for j in range(width):
+                summed[j] += row[j]
+                plus[0, j] += weight * row[j] if row[j] > 0 else _ZERO
+                plus[1, j] += weight if row[j] > 0 else _ZERO
+                minus[0, j] += weight * row[j] if row[j] < 0 else _ZERO
+                minus[1, j] += weight if row[j] < 0 else _ZERO
+        for j in range(width):
+            up = summed[j] >= 0
+            summed[j] = plus[0, j] if up else minus[0, j]
+            chosen[j] = plus[1, j] if up else minus[1, j]
+
+
 @_compiled(reassociate=True)
 def multiply(wide: Wide, width: int, out: Wide) -> None:
     """Add the inner products of the rows of (n, width) to the lower triangle of `out` (n, n)."""
