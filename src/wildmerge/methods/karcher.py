@@ -34,7 +34,7 @@ def karcher(
             the weighted mean of the task vectors.
 
     Returns:
-        The update, and the facts: how many experts lay `opposite` to the mean and were left out.
+        The update, and the facts: a warning where an expert lies opposite to the mean and is left out.
     """
     a = np.array(weights or [1.0] * len(vectors))
     a /= a.sum()
@@ -42,25 +42,26 @@ def karcher(
     norms = np.sqrt(products.diagonal())
     directed = norms > tol
     if not directed.any():
-        return weighted_sum(vectors, a, "weights"), {"opposite": 0}
+        return weighted_sum(vectors, a, "weights"), {}
     units = np.where(directed, norms, 1.0)
     cosines = (products / units / units[:, None])[np.ix_(directed, directed)]
     shares = a[directed] / a[directed].sum()
     direction, opposite = _mean_direction(cosines, shares, max_iter, tol)
     factors = np.zeros_like(a)
     factors[directed] = (a @ norms) * direction / units[directed]
-    return weighted_sum(vectors, factors, "weights"), {"opposite": opposite}
+    warning = {"warning": "an expert lies opposite to the Karcher mean, and is left out"}
+    return weighted_sum(vectors, factors, "weights"), warning if opposite else {}
 
 
-def _mean_direction(cosines: Array, a: Array, steps: int, tol: float) -> tuple[Array, int]:
-    """Return the mean of unit vectors in terms of them, and how many lie opposite to it at the end."""
+def _mean_direction(cosines: Array, a: Array, steps: int, tol: float) -> tuple[Array, bool]:
+    """Return the mean of unit vectors in terms of them, and whether one lies opposite to it."""
     length = np.sqrt(max(float(a @ cosines @ a), 0.0))
     e = a / length if length >= tol else np.eye(len(a))[0]
-    opposite = 0
+    opposite = False
     for _ in range(steps):
         d = np.clip(cosines @ e, -1, 1)
         theta = np.arccos(d)
-        opposite = int((theta > _OPPOSITE).sum())
+        opposite = bool((theta > _OPPOSITE).any())
         pulling = (theta >= tol) & (theta <= _OPPOSITE)
         pull = np.where(pulling, a * theta / np.where(pulling, np.sin(theta), 1.0), 0.0)
         tangent = pull - (pull @ d) * e

@@ -37,8 +37,8 @@ def multislerp(
         normalize_weights: divide them by their sum.
 
     Returns:
-        The update, and the facts: whether the directions are `balanced`, so that M is zero. Then it is
-        the weighted sum of two experts, and nothing of more.
+        The update, and the facts: a warning where directions cancel, so that M is zero. Then the update
+        is the weighted sum of two experts, and nothing of more.
     """
     w = np.array(weights or [1.0] * len(vectors))
     if normalize_weights:
@@ -49,5 +49,7 @@ def multislerp(
     length = np.sqrt(max(units @ products @ units, 0.0))
     if length >= _BALANCED:
         factors = units * (w @ norms) / length
-        return weighted_sum(vectors, factors, space), {"balanced": False}
-    return (weighted_sum(vectors, w, space) if len(w) == 2 else Sum(0.0)), {"balanced": True}
+        return weighted_sum(vectors, factors, space), {}
+    warning = {"warning": "the experts' directions cancel, so Multi-SLERP has none"}
+    update = weighted_sum(vectors, w, space) if len(w) == 2 else Sum(0.0)
+    return update, warning if norms.any() else {}
