@@ -7,6 +7,7 @@ import torch
 import oracles
 import oracles_random
 from wildmerge.methods import catalogue as methods
+from wildmerge.vectors import elementwise
 from wildmerge.vectors.task_vectors import TaskVectors
 
 SHAPES = {
@@ -290,3 +291,14 @@ def test_bytes_depend_neither_on_chunks_nor_on_the_order_of_tensors(method, shap
     first = merged(tensors, 512)
     for order, chunk in ((tensors, 1024), (tensors[::-1], 1 << 20)):
         assert all(map(torch.equal, first, merged(order, chunk)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_gpu_runs_in_place_of_compiled_loops_gives_the_same(method, monkeypatch):
+    updates = []
+    for way in ("loops", "torch"):
+        if way == "torch":
+            monkeypatch.setattr(elementwise, "_loops", lambda tensor: None)
+        vectors, _ = task_vectors(*SHAPES["tall"], 3)
+        updates.append(update_of(method, vectors))
+    assert distance(updates[0], updates[1].numpy()) < 1e-6
