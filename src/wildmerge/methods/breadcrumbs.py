@@ -44,7 +44,7 @@ def breadcrumbs_ties(
     lambda_: float = 1.0,
     weights: Weights | None = None,
 ) -> Update:
-    """The same task vectors, combined as TIES does: elect a sign, average what agrees."""
+    """Breadcrumbs combined as TIES does: elect a sign, average what agrees with it."""
     keep = _masking(vectors, density, gamma, rescale)
     return lambda deltas, at: combining.elect(keep(deltas, at), weights, divisor, lambda_)
 
