@@ -185,6 +185,10 @@ def score_of(expert, study_file):
     (job, *_) = list_jobs(study, lock)
     run_job(study, lock, job, results)
     (model,) = [model for model in job.models if model.experts == (expert,)]
-    files = [e.path(results, model.recipe_id) for e in list_evaluations(study, lock)]
-    found = [json.loads(file.read_text()) for file in files]
-    return [(content["metrics"], content["items"]) for content in found]
+    return [
+        (
+            json.loads(each.path(results, model.recipe_id).read_text())["metrics"],
+            each.answers(results, model.recipe_id).read_bytes(),
+        )
+        for each in list_evaluations(study, lock)
+    ]
