@@ -61,9 +61,9 @@ def _loops(device: torch.device) -> ModuleType | None:
     """Return the compiled loops, imported when they are first needed, for a CPU."""
     if device.type != "cpu":
         return None
-    from wildmerge.vectors import loops
+    from wildmerge.vectors import drawing_loops
 
-    return loops
+    return drawing_loops
 
 
 def _draw(key: tuple[int, ...], blocks: Tensor) -> Tensor:

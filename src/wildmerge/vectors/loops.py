@@ -16,20 +16,18 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from wildmerge.vectors.draws import MULTIPLIERS, ROUNDS, STEPS
-
 Floats = NDArray[np.float32]
 Wide = NDArray[np.float64]
 Places = NDArray[np.int64]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
-_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
-_TILE = 1 << 12
+ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+TILE = 1 << 12
 """Columns that are worked on at once: some float32 rows of them fit the first or second cache."""
 _PIECE = 1 << 16
 """Weights that are read at once: they are still in the second cache when they are used."""
 
 
-def _compiled(reassociate: bool = False) -> Callable[[Loop], Loop]:
+def compiled(reassociate: bool = False) -> Callable[[Loop], Loop]:
     """Compile a function; with `reassociate`, its sums are added up in the order that is fastest.
 
     The order depends on the kind of CPU, never on threads or chunks.
@@ -52,7 +50,7 @@ _pread = numba.types.ExternalFunction(  # of the C library: reading needs no Pyt
 )
 
 
-@_compiled()
+@compiled()
 def _read(file: int, offset: int, bits: NDArray[np.uint16]) -> bool:
     """Fill `bits` from a file; return whether it could be done."""
     done, size = 0, 2 * len(bits)
@@ -64,14 +62,14 @@ def _read(file: int, offset: int, bits: NDArray[np.uint16]) -> bool:
     return True
 
 
-@_compiled(reassociate=True)
+@compiled(reassociate=True)
 def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float | np.float32:
     """Read bfloat16 weights of n experts, from `offsets` (n,) of `files` (n,), and subtract `base` (c,).
 
     Returns:
         The sum of `out` (n, c): not finite when an element is not, or when something cannot be read.
     """
-    total, bits = _ZERO, np.empty(_PIECE, np.uint16)
+    total, bits = ZERO, np.empty(_PIECE, np.uint16)
     for start in range(0, len(base), _PIECE):
         origin = base[start : start + _PIECE]
         for i in range(len(files)):
@@ -86,7 +84,7 @@ def subtract(files: Places, offsets: Places, base: Floats, out: Floats) -> float
     return total
 
 
-@_compiled()
+@compiled()
 def add_up(files: Places, offsets: Places, base: Floats, out: Floats) -> bool:
     """The same, but write the sum of the task vectors to `out` (c,); False if one cannot be read."""
     bits = np.empty(_PIECE, np.uint16)
@@ -94,7 +92,7 @@ def add_up(files: Places, offsets: Places, base: Floats, out: Floats) -> bool:
         origin, total = base[start : start + _PIECE], out[start : start + _PIECE]
         stored = bits[: len(origin)]
         for j in range(len(total)):
-            total[j] = _ZERO
+            total[j] = ZERO
         for i in range(len(files)):
             if not _read(files[i], offsets[i] + 2 * start, stored):
                 return False
@@ -104,7 +102,7 @@ def add_up(files: Places, offsets: Places, base: Floats, out: Floats) -> bool:
     return True
 
 
-@_compiled(reassociate=True)
+@compiled(reassociate=True)
 def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None:
     """Add the inner products of the rows of (n, c) to `out` (n, n), in float32 within whole blocks."""
     n = len(deltas)
@@ -114,7 +112,7 @@ def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None
             for k in range(0, i + 1, 2):  # two at once: a row is loaded for both
                 after = min(k + 1, i)
                 one, other = deltas[k, start : start + block], deltas[after, start : start + block]
-                first = second = _ZERO
+                first = second = ZERO
                 for j in range(len(row)):
                     first += row[j] * one[j]
                     second += row[j] * other[j]
@@ -126,7 +124,7 @@ def inner_products(deltas: Floats, block: int, out: NDArray[np.float64]) -> None
             out[k, i] = out[i, k]
 
 
-@_compiled(reassociate=True)
+@compiled(reassociate=True)
 def add_moments(deltas: Floats, block: int, out: Wide) -> None:
     """Add sums of magnitudes and of squares of the rows of (n, c) to `out` (2, n), block by block."""
     for start in range(0, deltas.shape[1], block):
@@ -140,31 +138,31 @@ def add_moments(deltas: Floats, block: int, out: Wide) -> None:
             out[1, i] += square
 
 
-@_compiled()
+@compiled()
 def variance(deltas: Floats, out: Floats) -> None:
     """Fill `out` (c,) with the population variance over the rows of (n, c)."""
     n = len(deltas)
-    mean, squares = np.empty(_TILE), np.empty(_TILE)
-    for start in range(0, len(out), _TILE):
-        found = out[start : start + _TILE]
+    mean, squares = np.empty(TILE), np.empty(TILE)
+    for start in range(0, len(out), TILE):
+        found = out[start : start + TILE]
         width = len(found)
         for j in range(width):
             mean[j] = squares[j] = 0.0
         for i in range(n):
-            row = deltas[i, start : start + _TILE]
+            row = deltas[i, start : start + TILE]
             for j in range(width):
                 mean[j] += row[j]
         for j in range(width):
             mean[j] /= n
         for i in range(n):
-            row = deltas[i, start : start + _TILE]
+            row = deltas[i, start : start + TILE]
             for j in range(width):
                 squares[j] += (row[j] - mean[j]) * (row[j] - mean[j])
         for j in range(width):
             found[j] = squares[j] / n
 
 
-@_compiled()
+@compiled()
 def split(row: Floats, low: np.float32, high: np.float32, inside: Floats) -> tuple[int, int]:
     """Count magnitudes above `high`, and copy those in [low, high] to `inside` (c,); return how many."""
     above = count = 0
@@ -176,98 +174,67 @@ def split(row: Floats, low: np.float32, high: np.float32, inside: Floats) -> tup
     return above, count
 
 
-@_compiled()
+@compiled()
 def elect(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> None:
     """See `elementwise.elect`; fills `total` and `voters` (c,) from `deltas` (n, c)."""
-    size = np.empty(_TILE, np.float32)
+    size = np.empty(TILE, np.float32)
     plus, minus = np.empty_like(size), np.empty_like(size)
-    for start in range(0, len(total), _TILE):
-        agreeing, chosen = total[start : start + _TILE], voters[start : start + _TILE]
+    for start in range(0, len(total), TILE):
+        agreeing, chosen = total[start : start + TILE], voters[start : start + TILE]
         width = len(agreeing)
         for j in range(width):
-            agreeing[j] = size[j] = plus[j] = minus[j] = _ZERO
+            agreeing[j] = size[j] = plus[j] = minus[j] = ZERO
         for i in range(len(deltas)):
-            row, weight = deltas[i, start : start + _TILE], weights[i]
+            row, weight = deltas[i, start : start + TILE], weights[i]
             for j in range(width):
                 entry = weight * row[j]
                 agreeing[j] += entry
                 size[j] += abs(entry)
-                plus[j] += weight if entry > 0 else _ZERO
-                minus[j] += weight if entry < 0 else _ZERO
+                plus[j] += weight if entry > 0 else ZERO
+                minus[j] += weight if entry < 0 else ZERO
         for j in range(width):
             up = agreeing[j] >= 0
             chosen[j] = plus[j] if up else minus[j]
             agreeing[j] = (agreeing[j] + (size[j] if up else -size[j])) / _TWO
 
 
-@_compiled()
+@compiled()
 def count_wanted(deltas: Floats, total: Floats, factor: np.float32, counts: Floats) -> None:
     """See `elementwise.count_wanted`; fills `counts` (c,) from `deltas` (n, c)."""
-    for start in range(0, len(total), _TILE):
-        whole, found = total[start : start + _TILE], counts[start : start + _TILE]
+    for start in range(0, len(total), TILE):
+        whole, found = total[start : start + TILE], counts[start : start + TILE]
         for j in range(len(whole)):
-            found[j] = _ZERO
+            found[j] = ZERO
         for i in range(len(deltas)):
-            row = deltas[i, start : start + _TILE]
+            row = deltas[i, start : start + TILE]
             for j in range(len(whole)):
-                found[j] += _ONE if abs(row[j]) > factor * abs(whole[j] - row[j]) else _ZERO
+                found[j] += _ONE if abs(row[j]) > factor * abs(whole[j] - row[j]) else ZERO
 
 
-_M0, _M1 = map(np.uint64, MULTIPLIERS)
-_W0, _W1 = map(np.uint32, STEPS)
-_HALF = np.uint64(32)
-
-
-@_compiled()
-def draw(key: NDArray[np.uint32], first: int, words: NDArray[np.uint32]) -> None:
-    """Fill `words` (4 b,) with those of `b` blocks from `first` on: Philox4x32-10, see `draws`."""
-    for b in range(len(words) // 4):
-        block = np.uint64(first + b)
-        x0, x1 = np.uint32(block), np.uint32(block >> _HALF)
-        k0, k1, x2, x3 = key[0], key[1], key[2], key[3]
-        for _ in range(ROUNDS):
-            p, q = _M0 * np.uint64(x0), _M1 * np.uint64(x2)
-            x0, x1 = np.uint32(np.uint32(q >> _HALF) ^ x1 ^ k0), np.uint32(q)
-            x2, x3 = np.uint32(np.uint32(p >> _HALF) ^ x3 ^ k1), np.uint32(p)
-            k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
-        words[4 * b], words[4 * b + 1], words[4 * b + 2], words[4 * b + 3] = x0, x1, x2, x3
-
-
-@_compiled()
-def keep(row: Floats, key: NDArray[np.uint32], first: int, limit: int) -> None:
-    """Zero the entries of (c,), from block `first` on, whose word is not below `limit`."""
-    words = np.empty(_TILE, np.uint32)
-    for start in range(0, len(row), _TILE):
-        part = row[start : start + _TILE]
-        draw(key, first + start // 4, words)
-        for j in range(len(part)):
-            part[j] = part[j] if words[j] < limit else _ZERO
-
-
-@_compiled()
+@compiled()
 def erase(deltas: Floats, weights: Floats, total: Floats, voters: Floats) -> None:
     """See `elementwise.erase`; fills `total` and `voters` (c,) from `deltas` (n, c)."""
-    plus, minus = np.empty((2, _TILE), np.float32), np.empty((2, _TILE), np.float32)
-    for start in range(0, len(total), _TILE):
-        summed, chosen = total[start : start + _TILE], voters[start : start + _TILE]
+    plus, minus = np.empty((2, TILE), np.float32), np.empty((2, TILE), np.float32)
+    for start in range(0, len(total), TILE):
+        summed, chosen = total[start : start + TILE], voters[start : start + TILE]
         width = len(summed)
         for j in range(width):
-            summed[j] = plus[0, j] = plus[1, j] = minus[0, j] = minus[1, j] = _ZERO
+            summed[j] = plus[0, j] = plus[1, j] = minus[0, j] = minus[1, j] = ZERO
         for i in range(len(deltas)):
-            row, weight = deltas[i, start : start + _TILE], weights[i]
+            row, weight = deltas[i, start : start + TILE], weights[i]
             for j in range(width):
                 summed[j] += row[j]
-                plus[0, j] += weight * row[j] if row[j] > 0 else _ZERO
-                plus[1, j] += weight if row[j] > 0 else _ZERO
-                minus[0, j] += weight * row[j] if row[j] < 0 else _ZERO
-                minus[1, j] += weight if row[j] < 0 else _ZERO
+                plus[0, j] += weight * row[j] if row[j] > 0 else ZERO
+                plus[1, j] += weight if row[j] > 0 else ZERO
+                minus[0, j] += weight * row[j] if row[j] < 0 else ZERO
+                minus[1, j] += weight if row[j] < 0 else ZERO
         for j in range(width):
             up = summed[j] >= 0
             summed[j] = plus[0, j] if up else minus[0, j]
             chosen[j] = plus[1, j] if up else minus[1, j]
 
 
-@_compiled(reassociate=True)
+@compiled(reassociate=True)
 def multiply(wide: Wide, width: int, out: Wide) -> None:
     """Add the inner products of the rows of (n, width) to the lower triangle of `out` (n, n)."""
     for i in range(len(wide)):
@@ -283,7 +250,7 @@ def multiply(wide: Wide, width: int, out: Wide) -> None:
                 out[i, after] += second
 
 
-@_compiled(reassociate=True)
+@compiled(reassociate=True)
 def count_signs(wide: Wide, width: int, out: Wide) -> None:
     """Add how many weights each two rows of (n, width) move, and to opposite sides, to `out` (4, n, n).
 
@@ -306,7 +273,7 @@ def count_signs(wide: Wide, width: int, out: Wide) -> None:
             out[3, i, k] += moved_size
 
 
-@_compiled(reassociate=True)
+@compiled(reassociate=True)
 def count_signs_of_all(wide: Wide, width: int, out: Wide) -> None:
     """The same of all rows at once, to `out` (4,): weights that at least two move, and not one way."""
     plus, minus, size = np.zeros(width), np.zeros(width), np.zeros(width)
@@ -329,7 +296,7 @@ def count_signs_of_all(wide: Wide, width: int, out: Wide) -> None:
     out[3] += moved_size
 
 
-@_compiled()
+@compiled()
 def add_inner_products(deltas: Floats, origin: Floats, block: int, out: Wide) -> None:
     """See `elementwise.add_inner_products`; block by block, in their order."""
     wide = np.empty((len(deltas), block))
@@ -341,7 +308,7 @@ def add_inner_products(deltas: Floats, origin: Floats, block: int, out: Wide) ->
         multiply(wide, width, out)
 
 
-@_compiled()
+@compiled()
 def compare(deltas: Floats, block: int, products: Wide, signs: Wide, signs_of_all: Wide) -> None:
     """Add what the rows of (n, c) have in common, in float64, block by block; see `comparing.Sums`.
 
