@@ -142,7 +142,7 @@ def test_sigterm_ends_a_command_as_an_interrupt_does(tmp_path):
 
 
 SWALLOWING = """
-import sys, time
+import signal, sys, time
 from wildmerge.cli.interrupts import stop_on_signals
 
 class Slow:
@@ -150,6 +150,7 @@ class Slow:
         print("inside", flush=True)
         time.sleep(0.5)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 stop_on_signals()
 try:
     Slow()
