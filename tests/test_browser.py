@@ -59,7 +59,12 @@ saved.text().then((text) => {
 def seen(tmp_path_factory):
     """What a browser saw when it used the report."""
     folder = tmp_path_factory.mktemp("browser")
-    study = synthetic_results.build(folder / "results", items=40)
+    study = synthetic_results.build(
+        folder / "results",
+        tasks={"addition": 0.25, "date_order": 0.5},
+        variants={"task_arithmetic": {}, "ties": {}, "model_stock": {}},
+        items=40,
+    )
     draw_figures(aggregate(folder / "results", "demo"), study / "figures")
     page = write_report(
         study / "tables", study / "figures", study / "report.html", "demo"
